@@ -1,0 +1,1 @@
+"""What can be typed: each module reads options, calls one core function and shows the result."""

@@ -1,0 +1,1 @@
+"""The research: works in a notebook, knows no terminal."""

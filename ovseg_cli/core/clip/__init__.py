@@ -1,0 +1,1 @@
+"""CLIP: models, dense features and text features."""

@@ -1,0 +1,1 @@
+"""Data sets: specs, preparation, reading, and the toy world."""

@@ -1,0 +1,1 @@
+"""From scores to label maps, from label maps to counts, from counts to metrics."""

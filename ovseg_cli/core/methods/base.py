@@ -1,0 +1,105 @@
+"""The contract of a method: few verbs, one config, and what `ovseg show` prints.
+
+A method file opens with paper, year, what is trained, what is frozen and where paper and code disagree; then its
+config model with one sentence a field; then the class.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from ovseg_cli.core.clip.model import ClipModel
+from ovseg_cli.core.types import Prediction, TextFeatures
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the default of a setting comes from: "code", "log", "paper" or "ours", with the place."""
+
+    kind: Literal["code", "log", "paper", "ours"]
+    place: str
+
+
+class MethodConfig(BaseModel):
+    """Settings that every method shares. Unknown keys are refused; the file's errors name the nearest known one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    resize: Literal["square", "short-side", "none"] = Field(
+        "short-side", description="How a picture is brought to the encoder: squashed to a square, short side, or as is."
+    )
+    side: int = Field(
+        0, ge=0, description="Length of the square or of the short side in pixels; 0 is the CLIP's own image size."
+    )
+    max_long_side: int = Field(2560, ge=1, description="The short side is lowered where the long one would exceed this.")
+    window: int = Field(0, ge=0, description="Side of a sliding window in pixels of the resized picture; 0 is none.")
+    stride: int = Field(0, ge=0, description="Step of the sliding window in pixels; 0 is the window's own side.")
+    windows_per_batch: int = Field(16, ge=1, description="Windows or pictures that go through the encoder at once.")
+
+
+class Method(nn.Module):
+    """A method under the shared protocol.
+
+    Class attributes are what `ovseg list` and `ovseg show` print; `registry.METHODS` finds the class by name.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    paper: ClassVar[str]
+    trains: ClassVar[str] = "nothing"
+    Config: ClassVar[type[MethodConfig]] = MethodConfig
+    sources: ClassVar[dict[str, Source]] = {}
+
+    def __init__(self, clip: ClipModel, config: MethodConfig | None = None):
+        super().__init__()
+        self.clip = clip
+        self.config = config or self.Config()
+
+    @abstractmethod
+    def predict(self, images: Sequence[Tensor], text: TextFeatures) -> list[Prediction]:
+        """Score pictures against names.
+
+        Args:
+            images: Pictures of any size, each (3, H, W) uint8 RGB.
+            text: Features of M names, (M, D).
+
+        Returns:
+            One prediction a picture; its `size` is the picture's (H, W).
+        """
+
+    @torch.no_grad()
+    def predict_scores(
+        self, images: Sequence[Tensor], text_features: Tensor, output_size: tuple[int, int]
+    ) -> Tensor:
+        """Return dense scores at one output size: for parity and notebooks, not for large pictures.
+
+        Args:
+            images: Pictures, each (3, H, W) uint8 RGB.
+            text_features: (K, D), unit length.
+            output_size: (H', W') of the returned scores.
+
+        Returns:
+            (B, K, H', W') float32.
+        """
+        from ovseg_cli.core.nn.label_maps import full_scores
+
+        predictions = self.predict(images, TextFeatures.of_classes(text_features.to(self.clip.device)))
+        return torch.stack([full_scores(p, output_size) for p in predictions])
+
+    def classify_masks(self, image: Tensor, masks: Tensor, text: TextFeatures) -> Tensor:
+        """Score masks of one picture.
+
+        Args:
+            image: (3, H, W) uint8 RGB.
+            masks: (N, H, W), 0 to 1.
+            text: Features of M names.
+
+        Returns:
+            (N, M) logits: scaled cosines.
+        """
+        raise NotImplementedError

@@ -1,0 +1,173 @@
+"""The nouns that all layers share, each with its shapes.
+
+Axes: B batch, C channels, H W pixels, h w feature grid, N proposals or windows, K classes, M text rows (names;
+M = K unless synonyms compete one by one), T templates, L tokens, D embedding.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ovseg_cli.core.errors import ShapeError
+from ovseg_cli.core.files import digest_of
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture of a data set.
+
+    Attributes:
+        name: Stem that is unique in its subset.
+        image: (3, H, W) uint8 RGB.
+        label: (H, W) int64 train ids, `ignore_label` where unknown; None for pictures without labels.
+    """
+
+    name: str
+    image: Tensor
+    label: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Class names (several synonyms each) times templates.
+
+    Attributes:
+        class_names: K canonical names, in train-id order.
+        synonyms: For each class the texts that are encoded, at least one.
+        templates: Sentences with one `{}` each.
+        unseen: K flags; all False where there is no class split.
+        is_thing: K flags, or None where the data set does not say.
+        background: Train id of the background class, or None.
+        synonym_rule: "mean" averages the synonyms' features to one row a class; "max" lets each compete alone.
+    """
+
+    class_names: tuple[str, ...]
+    synonyms: tuple[tuple[str, ...], ...]
+    templates: tuple[str, ...] = ("a photo of a {}.",)
+    unseen: tuple[bool, ...] = ()
+    is_thing: tuple[bool, ...] | None = None
+    background: int | None = None
+    synonym_rule: str = "mean"
+
+    def __post_init__(self) -> None:
+        if not self.unseen:
+            object.__setattr__(self, "unseen", (False,) * len(self.class_names))
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.class_names)
+
+    @property
+    def seen_ids(self) -> list[int]:
+        """Train ids of seen classes."""
+        return [i for i, flag in enumerate(self.unseen) if not flag]
+
+    @property
+    def unseen_ids(self) -> list[int]:
+        """Train ids of unseen classes."""
+        return [i for i, flag in enumerate(self.unseen) if flag]
+
+    def digest(self) -> str:
+        """Fingerprint of everything that changes the text features."""
+        return digest_of(["vocabulary-1", self.synonym_rule, *self.templates, *("\x1f".join(s) for s in self.synonyms)])
+
+
+@dataclass(frozen=True)
+class TextFeatures:
+    """Text features of a vocabulary.
+
+    Attributes:
+        features: (M, D) float32, unit length.
+        class_of_row: (M,) int64, the class that each row speaks for; `arange(K)` unless synonyms compete.
+        num_classes: K.
+    """
+
+    features: Tensor
+    class_of_row: Tensor
+    num_classes: int
+
+    @classmethod
+    def of_classes(cls, features: Tensor) -> "TextFeatures":
+        """Wrap (K, D) features, one row a class."""
+        return cls(features, torch.arange(len(features), device=features.device), len(features))
+
+    def to(self, device: torch.device | str) -> "TextFeatures":
+        """Move to a device."""
+        return TextFeatures(self.features.to(device), self.class_of_row.to(device), self.num_classes)
+
+
+@dataclass(frozen=True)
+class DensePrediction:
+    """Scores on one grid that covers the whole picture.
+
+    Attributes:
+        logits: (M, h, w), any scale.
+        size: (H, W) of the label map to make.
+    """
+
+    logits: Tensor
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class WindowPrediction:
+    """Scores of overlapping windows; where windows overlap, their up-sampled scores are averaged.
+
+    Attributes:
+        logits: (N, M, h, w), one grid a window, row-major from top left.
+        boxes: (N, 4) int64: top, left, height, width of each window on the canvas.
+        canvas: (Hc, Wc), size of the resized picture that the windows were cut from.
+        size: (H, W) of the label map to make.
+    """
+
+    logits: Tensor
+    boxes: Tensor
+    canvas: tuple[int, int]
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class MaskPrediction:
+    """Class scores of masks; a pixel's score is the sum over masks of class score × mask value.
+
+    Attributes:
+        class_scores: (N, M), probabilities or other non-negative weights.
+        masks: (N, h, w), values 0 to 1.
+        size: (H, W) of the label map to make.
+    """
+
+    class_scores: Tensor
+    masks: Tensor
+    size: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        if len(self.class_scores) != len(self.masks):
+            raise ShapeError(
+                f"class_scores {tuple(self.class_scores.shape)} and masks {tuple(self.masks.shape)} differ in N"
+            )
+
+
+Prediction = DensePrediction | WindowPrediction | MaskPrediction
+
+
+@dataclass(frozen=True)
+class Readout:
+    """How scores of M rows become one class id a pixel. What is set here changes the arg-max: a variant of a result.
+
+    Attributes:
+        candidates: Train ids that may be predicted; None lets all compete.
+        seen_penalty: Subtracted from the score of every id in `seen_ids` (calibrated stacking, gamma).
+        seen_ids: Train ids that the penalty applies to.
+        softmax_scale: Multiplies the scores before a softmax over the M rows; needed by `threshold`.
+        threshold: Where the best class probability is lower, the pixel becomes `background`.
+        background: Train id for `threshold`.
+    """
+
+    candidates: tuple[int, ...] | None = None
+    seen_penalty: float = 0.0
+    seen_ids: tuple[int, ...] = field(default=())
+    softmax_scale: float | None = None
+    threshold: float | None = None
+    background: int | None = None
