@@ -1,0 +1,209 @@
+"""How a label map is shown to people: an overlay with a legend, an error map, and panels side by side.
+
+Figures are views, never data: tiny pictures are enlarged, huge ones reduced, label maps always by the nearest pixel.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from ovseg_cli.core.errors import ShapeError
+from ovseg_cli.core.report.legend import INK, PAPER, UNLABELLED, Entry, draw_legend, draw_text, legend_entries
+from ovseg_cli.core.report.lettering import line_height, text_width, wrap
+from ovseg_cli.core.report.painting import Borders, check_sizes, paint, resize_image, resize_label, view_size
+
+MIN_SIDE, MAX_SIDE = 384, 2048
+NARROWEST = 16  # of the legend, in font sizes
+WRONG = (214, 39, 40)
+
+
+def overlay(
+    image: np.ndarray,
+    label: np.ndarray,
+    names: Sequence[str],
+    colors: np.ndarray,
+    ignore_label: int | None = None,
+    borders: Borders | None = None,
+    opacity: float = 0.6,
+    legend: bool = True,
+    max_side: int = MAX_SIDE,
+) -> Image.Image:
+    """Lay the classes over the picture as translucent colours with borders and explain them in a legend below.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        label: (H, W) class ids.
+        names: K names.
+        colors: (K, 3) uint8.
+        ignore_label: Pixels of this value are greyed and hatched.
+        borders: Border colours of some classes (for instance seen black, unseen red), 0 to 255.
+        opacity: Strength of the colours, 0 to 1.
+        legend: Add the legend.
+        max_side: The long side is reduced to this many pixels.
+
+    Returns:
+        An RGB image. The picture is enlarged by a whole factor where its long side is below 384 pixels.
+
+    Raises:
+        ShapeError: Picture and label map differ in size.
+    """
+    check_sizes(image, label)
+    size = view_size(image.shape[:2], MIN_SIDE, max_side)
+    painted = paint(resize_image(image, size), resize_label(label, size), colors, ignore_label, borders, opacity)
+    if not legend:
+        return painted
+    entries = legend_entries([label], names, colors, borders)
+    return _with_legend(painted, [*entries, *_unlabelled([label], ignore_label)], font_size(max(size)))
+
+
+def error_map(
+    image: np.ndarray, truth: np.ndarray, prediction: np.ndarray, ignore_label: int | None = None
+) -> Image.Image:
+    """Show where a prediction is wrong: red on the grey picture; ignored pixels are hatched.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        truth: (H, W) class ids.
+        prediction: (H, W) class ids.
+        ignore_label: Value of `truth` that is not scored.
+
+    Returns:
+        An RGB image without legend, sized as an overlay is.
+    """
+    check_sizes(image, truth)
+    check_sizes(image, prediction)
+    size = view_size(image.shape[:2], MIN_SIDE, MAX_SIDE)
+    scored = np.ones(truth.shape, bool) if ignore_label is None else truth != ignore_label
+    state = resize_label(np.where(scored, (truth != prediction).astype(np.int64), 255), size)
+    pale = np.asarray(Image.fromarray(resize_image(image, size)).convert("L"), np.uint8)[..., None] // 2 + 120
+    base = np.repeat(pale, 3, axis=2)
+    wrong = paint(base, state, np.array([PAPER, WRONG], np.uint8), 255, opacity=0.75, line=0)
+    return Image.fromarray(np.where((state == 0)[..., None], base, np.asarray(wrong)))
+
+
+@dataclass(frozen=True)
+class PanelRow:
+    """One picture and what is shown beside it.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        cells: Label maps (H, W), or ready images such as an error map; one a caption.
+        title: Printed above the row; may be empty.
+    """
+
+    image: np.ndarray
+    cells: Sequence[np.ndarray | Image.Image]
+    title: str = ""
+
+
+def side_by_side(
+    rows: Sequence[PanelRow],
+    captions: Sequence[str],
+    names: Sequence[str],
+    colors: np.ndarray,
+    ignore_label: int | None = None,
+    borders: Borders | None = None,
+    opacity: float = 0.6,
+    panel: int = MIN_SIDE,
+) -> Image.Image:
+    """Set pictures, ground truth and the label maps of several methods side by side, with one legend for all.
+
+    Args:
+        rows: One a picture.
+        captions: One a column: "picture", then one for each cell of a row.
+        names: K names.
+        colors: (K, 3) uint8.
+        ignore_label: Pixels of this value are greyed and hatched.
+        borders: Border colours of some classes.
+        opacity: Strength of the colours, 0 to 1.
+        panel: Side in pixels of the square that each panel fits into.
+
+    Returns:
+        An RGB image.
+
+    Raises:
+        ShapeError: A row has not one cell for each caption after the first, or sizes differ within a row.
+    """
+    size = font_size(panel * 1.4)
+    gap, band = size // 2, _caption_height(captions, panel, size)
+    painted = [_panels(row, len(captions), colors, ignore_label, borders, opacity, panel) for row in rows]
+    canvas = Image.new("RGB", (len(captions) * (panel + gap) + gap, band), PAPER)
+    draw = ImageDraw.Draw(canvas)
+    for column, caption in enumerate(captions):
+        _centred(draw, caption, gap + column * (panel + gap), band - gap // 2, panel, size)
+    strips = [canvas, *(_strip(row, images, panel, gap, size) for row, images in zip(rows, painted, strict=True))]
+    labels = [cell for row in rows for cell in row.cells if isinstance(cell, np.ndarray)]
+    entries = [*legend_entries(labels, names, colors, borders, shares=False), *_unlabelled(labels, ignore_label)]
+    return stack([*strips, draw_legend(entries, canvas.width, size)] if entries else strips)
+
+
+def font_size(side: float) -> int:
+    """Choose a font size in pixels that is readable beside a picture of this long side."""
+    return round(min(max(side / 44, 14), 44))
+
+
+def stack(strips: Sequence[Image.Image]) -> Image.Image:
+    """Set images below one another, centred on white."""
+    width = max(strip.width for strip in strips)
+    canvas, y = Image.new("RGB", (width, sum(strip.height for strip in strips)), PAPER), 0
+    for strip in strips:
+        canvas.paste(strip, ((width - strip.width) // 2, y))
+        y += strip.height
+    return canvas
+
+
+def _with_legend(picture: Image.Image, entries: Sequence[Entry], size: int) -> Image.Image:
+    return stack([picture, draw_legend(entries, max(picture.width, NARROWEST * size), size)])
+
+
+def _unlabelled(labels: Sequence[np.ndarray], ignore_label: int | None) -> list[Entry]:
+    found = ignore_label is not None and any(bool((label == ignore_label).any()) for label in labels)
+    return [Entry("not labelled", UNLABELLED)] if found else []
+
+
+def _panels(
+    row: PanelRow,
+    count: int,
+    colors: np.ndarray,
+    ignore_label: int | None,
+    borders: Borders | None,
+    opacity: float,
+    panel: int,
+) -> list[Image.Image]:
+    if len(row.cells) != count - 1:
+        raise ShapeError(f"a row of panels has {len(row.cells)} cells for {count - 1} captions beside the picture.")
+    size = view_size(row.image.shape[:2], panel, panel)
+    image = resize_image(row.image, size)
+    images = [Image.fromarray(image)]
+    for cell in row.cells:
+        if isinstance(cell, Image.Image):
+            images.append(cell.resize((size[1], size[0]), Image.Resampling.BOX))
+            continue
+        check_sizes(row.image, cell)
+        images.append(paint(image, resize_label(cell, size), colors, ignore_label, borders, opacity, line=1))
+    return images
+
+
+def _strip(row: PanelRow, images: Sequence[Image.Image], panel: int, gap: int, size: int) -> Image.Image:
+    title = line_height(size) if row.title else 0
+    height = max(image.height for image in images)
+    canvas = Image.new("RGB", (len(images) * (panel + gap) + gap, height + title + gap), PAPER)
+    if row.title:
+        draw_text(ImageDraw.Draw(canvas), (gap, 0), row.title, size)
+    for column, image in enumerate(images):
+        left = gap + column * (panel + gap) + (panel - image.width) // 2
+        canvas.paste(image, (left, title + (height - image.height) // 2))
+    return canvas
+
+
+def _caption_height(captions: Sequence[str], panel: int, size: int) -> int:
+    return max(len(wrap(caption, size, panel)) for caption in captions) * line_height(size) + size
+
+
+def _centred(draw: ImageDraw.ImageDraw, text: str, left: int, bottom: int, width: int, size: int) -> None:
+    lines = wrap(text, size, width)
+    for number, line in enumerate(lines):
+        y = bottom - (len(lines) - number) * line_height(size)
+        draw_text(draw, (left + (width - text_width(line, size)) // 2, y), line, size, INK)
