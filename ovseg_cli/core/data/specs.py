@@ -1,0 +1,253 @@
+"""Where specs lie, how one is read, and what a user who typed `NAME[:CLASS_SPLIT]` means by it.
+
+Neither torch nor numpy is imported: a wrong name or a broken spec is answered at once.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from ovseg_cli.core.data.spec import CANONICAL, Spec
+from ovseg_cli.core.data.spec_checks import NO_SPLIT, problems
+from ovseg_cli.core.data.spec_models import (
+    Background,
+    ClassSpec,
+    ClassSplit,
+    Encoding,
+    Layout,
+    NameVariant,
+    Preset,
+    Subset,
+    SubsetLayout,
+)
+from ovseg_cli.core.data.splits import DataChoice, own_split
+from ovseg_cli.core.errors import UsageError, nearest, unknown_name
+
+__all__ = [
+    "CANONICAL",
+    "NO_SPLIT",
+    "Background",
+    "ClassSpec",
+    "ClassSplit",
+    "DataChoice",
+    "Encoding",
+    "Layout",
+    "NameVariant",
+    "Preset",
+    "Spec",
+    "Subset",
+    "SubsetLayout",
+    "aliases",
+    "load_spec",
+    "parse_data",
+    "spec_folder",
+    "spec_names",
+]
+
+MAX_BYTES = 8 << 20
+
+
+def spec_folder() -> Path:
+    """Return the folder of the shipped specs: in the package (wheel), else beside it (checkout)."""
+    package = Path(__file__).resolve().parents[2]
+    inside = package / "data_specs"
+    return inside if inside.is_dir() else package.parent / "data_specs"
+
+
+def spec_names() -> list[str]:
+    """Return the names of the shipped specs, sorted."""
+    return sorted(path.stem for path in spec_folder().glob("*.toml"))
+
+
+def aliases() -> dict[str, str]:
+    """Return alias → name of the shipped specs; only the head of each file is parsed."""
+    found: dict[str, str] = {}
+    for name in spec_names():
+        for alias in _head(spec_folder() / f"{name}.toml").get("aliases", []):
+            found[alias] = name
+    return found
+
+
+def _head(path: Path) -> dict[str, Any]:
+    """Parse the keys before the first table: a line that starts with a bracket."""
+    lines: list[str] = []
+    with open(path, encoding="utf-8") as stream:
+        for line in stream:
+            if line.startswith("["):
+                break
+            lines.append(line)
+    return tomllib.loads("".join(lines))
+
+
+def load_spec(name: str | Path) -> Spec:
+    """Read and check a spec.
+
+    Args:
+        name: Name or alias of a shipped spec, or the path of a user's own `.toml`.
+
+    Raises:
+        UsageError: There is no such spec, or it breaks a rule; the message holds file, key and mend.
+    """
+    text = str(name)
+    if _is_path(text):
+        return _read(Path(text).expanduser(), shown=text)
+    names = spec_names()
+    if text not in names:
+        also = aliases()
+        if text not in also:
+            raise _unknown_data(text, [*names, *also])
+        text = also[text]
+    return _read(spec_folder() / f"{text}.toml", shown=f"data_specs/{text}.toml")
+
+
+def _is_path(text: str) -> bool:
+    return text.endswith(".toml") or "/" in text or "\\" in text
+
+
+def _unknown_data(text: str, known: list[str]) -> UsageError:
+    error = unknown_name("data set", text, known)
+    return UsageError(
+        error.message, f"{error.mend} `ovseg list datasets` shows all; your own is a path that ends in .toml."
+    )
+
+
+def _read(path: Path, shown: str) -> Spec:
+    document = _parse(path, shown)
+    try:
+        spec = Spec.model_validate(document)
+    except ValidationError as error:
+        raise _refuse_types(error, document, shown) from None
+    for problem in problems(spec):
+        raise _refused(shown, problem.key, problem.what, problem.mend)
+    return spec
+
+
+def _parse(path: Path, shown: str) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UsageError(f"{shown}: larger than {MAX_BYTES >> 20} MB, so this is no spec.", "Give a spec's .toml.")
+        return tomllib.loads(path.read_bytes().decode("utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{shown}: there is no such spec.", _similar_file(path)) from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{shown}: not valid TOML: {_sentence(str(error))}", "Correct that line.") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise UsageError(f"{shown}: line {line} is not UTF-8.", "Save the file as UTF-8.") from None
+    except RecursionError:
+        raise UsageError(f"{shown}: lists are nested too deeply.", "A spec needs no more than three levels.") from None
+    except OSError as error:
+        raise UsageError(f"{shown}: cannot be read ({error.strerror}).", "Give the path of a spec's .toml.") from None
+
+
+def _similar_file(path: Path) -> str:
+    others = [p.name for p in path.parent.glob("*.toml")] if path.parent.is_dir() else []
+    hit = nearest(path.name, others)
+    return f"Did you mean '{path.parent / hit}'?" if hit else "`ovseg list datasets` shows the shipped ones."
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith(".") else text + "."
+
+
+def _refused(shown: str, key: str, what: str, mend: str) -> UsageError:
+    return UsageError(f"{shown}: {what}", f"{mend} (key {key})")
+
+
+def _refuse_types(error: ValidationError, document: dict[str, Any], shown: str) -> UsageError:
+    """Turn pydantic's first complaint into file, key and mend; unknown keys come first, since they explain the rest."""
+    found = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")[0]
+    place = _place(found["loc"], document)
+    key, value, kind = _dotted(place), found["input"], found["type"]
+    last = place[-1] if place else ""
+    if kind == "extra_forbidden":
+        known = _known_keys(Spec, place[:-1])
+        hit = nearest(str(last), known)
+        mend = f"Did you mean '{hit}'?" if hit else f"Known: {', '.join(known)}."
+        return _refused(shown, key, f"unknown key '{last}'.", mend)
+    if kind == "missing":
+        return _refused(shown, key, f"'{last}' is missing.", "Add it; a shipped spec shows how.")
+    if kind == "literal_error":
+        choices = found["ctx"]["expected"].replace("'", "")
+        hit = nearest(str(value), choices.replace(" or ", ", ").split(", "))
+        mend = f"Did you mean '{hit}'?" if hit else f"Use one of: {choices}."
+        return _refused(shown, key, f"{last} = {value!r} is not one of: {choices}.", mend)
+    if kind == "string_pattern_mismatch":
+        return _refused(shown, key, f"{value!r} cannot stand here.", _pattern_help(found["ctx"]["pattern"]))
+    return _refused(
+        shown, key, f"{found['msg'].removeprefix('Value error, ')}, but got {_short(value)}.", "Correct this value."
+    )
+
+
+def _pattern_help(pattern: str) -> str:
+    if pattern.startswith("^[a-z0-9]"):
+        return "Use small letters, digits, '-', '_', '+' and '.', starting with a letter or digit."
+    return "Write a word without control characters and without blanks at its ends."
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _place(loc: tuple[str | int, ...], document: Any) -> list[str | int]:
+    """Keep the parts of pydantic's location that are keys and places in the document (it adds names of types)."""
+    place: list[str | int] = []
+    for i, part in enumerate(loc):
+        inside = isinstance(part, int) if isinstance(document, list) else isinstance(document, dict)
+        is_last = i == len(loc) - 1
+        if inside and (is_last or (part in document if isinstance(document, dict) else part < len(document))):  # type: ignore[operator]
+            place.append(part)
+            document = document[part] if not is_last else None
+    return place
+
+
+def _dotted(place: list[str | int]) -> str:
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
+    return text.removeprefix(".")
+
+
+def _known_keys(model: type[BaseModel], place: list[str | int]) -> list[str]:
+    """Return the keys that may stand at a place of the document."""
+    for part in place:
+        inner = _inner_model(model.model_fields[part].annotation) if part in model.model_fields else None
+        model = inner or model
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _inner_model(annotation: Any) -> type[BaseModel] | None:
+    """Find the model within `list[X]`, `dict[str, X]` or `X | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    inner = (_inner_model(argument) for argument in getattr(annotation, "__args__", ()))
+    return next((model for model in inner if model), None)
+
+
+def parse_data(text: str, unseen: str | None = None) -> DataChoice:
+    """Understand `--data NAME[:CLASS_SPLIT]` and `--unseen "a, b"`.
+
+    Args:
+        text: Name, alias or path of a spec; after a colon the id of a class split, or "none" for no split at all.
+            Without a colon the spec's default split is taken.
+        unseen: Names of unseen classes for a split of the user's own, separated by commas, or by semicolons where a
+            name holds a comma.
+
+    Raises:
+        UsageError: The spec, the split or a class is unknown, or both a split and `unseen` are given.
+    """
+    name, colon, split_id = text.partition(".toml:") if ".toml:" in text else text.partition(":")
+    name += ".toml" if colon == ".toml:" else ""
+    if colon and not split_id:
+        raise UsageError(
+            f"--data {text}: the class split after the colon is missing.", f"Use --data {name}, or name one."
+        )
+    spec = load_spec(name)
+    if unseen is not None and split_id:
+        raise UsageError(f"--data {text}: a class split and --unseen were both given.", "Give one of the two.")
+    if unseen is not None:
+        return DataChoice(spec, own_split(spec, unseen))
+    if split_id == NO_SPLIT or not (split_id or spec.default_split):
+        return DataChoice(spec, None)
+    return DataChoice(spec, spec.split(split_id or str(spec.default_split)))
