@@ -37,10 +37,11 @@ def make_folder(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+def atomic_write(path: Path, mode: str = "wb", sync: bool = True) -> Iterator[IO[Any]]:
     """Open a temporary file beside `path` and rename it into place when the block ends well.
 
     A reader sees the old file or the new one, never a half. If the block raises, the temporary file is removed.
+    `sync=False` does not wait for the disk: for thousands of files that are verified later anyway.
 
     Raises:
         MachineError: The disk is full, the folder read-only, and so on.
@@ -53,7 +54,8 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
         with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as stream:
             yield stream
             stream.flush()
-            os.fsync(stream.fileno())
+            if sync:
+                os.fsync(stream.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
         temporary = None
