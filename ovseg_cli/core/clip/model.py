@@ -1,0 +1,265 @@
+"""One CLIP: its two towers, tokenizer, preprocessing and fingerprint, however its weights were found.
+
+`load_clip` finds it by name; `save_clip` writes a file that describes itself.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ovseg_cli.core.clip import weights
+from ovseg_cli.core.clip.activation import choose_activation, explain_activation
+from ovseg_cli.core.clip.dense import PATHS, LastBlock, PositionRule, dense_features, tower_of
+from ovseg_cli.core.clip.tokenizer import OpenClipTokenizer, Tokenizer, tokenizer_from_json
+from ovseg_cli.core.clip.towers import build_module
+from ovseg_cli.core.errors import MachineError, UsageError, unknown_name
+from ovseg_cli.core.files import digest_of, write_bytes
+from ovseg_cli.core.reporter import Reporter, Silent
+
+RUN_FILE = "clip.safetensors"  # name inside a run folder
+TOY = "toy-clip"
+OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
+OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
+_ASSET = Path(__file__).resolve().parents[2] / "assets" / "toy_clip.safetensors"
+_KEYS = ("open_clip_config", "tokenizer", "preprocess", "recipe")
+
+
+class ClipModel(nn.Module):
+    """CLIP with everything that goes with its weights. Frozen and in eval mode when it is made.
+
+    Args:
+        module: open_clip model in float32 (CLIP, CustomTextCLIP).
+        name: What the user typed, for instance "ViT-B-16/openai".
+        config: open_clip's model configuration, `quick_gelu` as used.
+        tokenizer: Text to ids.
+        preprocess: "mean" and "std" of RGB values between 0 and 1.
+        recipe: How the weights were made, where the file says so.
+
+    Attributes:
+        visual: Image tower, for methods that walk through its blocks (dense.py has the steps).
+        mean: (3,) of RGB values between 0 and 1; `std` likewise.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        module: nn.Module,
+        name: str,
+        config: dict[str, Any],
+        tokenizer: Tokenizer,
+        preprocess: dict[str, Any] | None = None,
+        recipe: dict[str, Any] | None = None,
+    ):
+        super().__init__()
+        self.module: Any = module.eval().requires_grad_(False)
+        self.name = name
+        self.open_clip_config = config
+        self.tokenizer = tokenizer
+        self.preprocess = {"mean": OPENAI_MEAN, "std": OPENAI_STD, **(preprocess or {})}
+        self.recipe = recipe or {}
+        self.register_buffer("mean", torch.tensor(self.preprocess["mean"]), persistent=False)
+        self.register_buffer("std", torch.tensor(self.preprocess["std"]), persistent=False)
+
+    @property
+    def visual(self) -> Any:
+        """Image tower."""
+        return self.module.visual
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return self.mean.device
+
+    @property
+    def logit_scale(self) -> float:
+        """Multiplies the cosine: min(exp(logit_scale), 100) of the checkpoint."""
+        return min(math.exp(float(self.module.logit_scale)), 100.0)
+
+    @property
+    def embed_dim(self) -> int:
+        """D."""
+        return int(self.open_clip_config["embed_dim"])
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square picture that the CLIP was trained on, in pixels."""
+        size = self.visual.image_size
+        return int(size[0] if isinstance(size, Sequence) else size)
+
+    @property
+    def patch_size(self) -> int:
+        """Pixels between two dense features: the ViT's patch, or the ConvNeXt's output stride."""
+        return tower_of(self.visual).stride
+
+    @property
+    def digest(self) -> str:
+        """Fingerprint of all weights, the activation and the configuration."""
+        return self._digest(self.module.state_dict())
+
+    @property
+    def text_digest(self) -> str:
+        """Fingerprint of what text features depend on: text tower, configuration, tokenizer."""
+        tower = {k: v for k, v in self.module.state_dict().items() if not k.startswith("visual.")}
+        return digest_of([self._digest(tower), json.dumps(self.tokenizer.to_json(), sort_keys=True)])
+
+    def _digest(self, state: dict[str, Tensor]) -> str:
+        parts: list[str | bytes] = ["clip-1", json.dumps(self.open_clip_config, sort_keys=True)]
+        for key in sorted(state):
+            parts += [key, state[key].detach().float().cpu().contiguous().numpy().data.cast("B")]  # type: ignore[list-item]
+        return digest_of(parts)
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """Return (n, L) int64 ids."""
+        return self.tokenizer(texts)
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """Return (n, D) text features of (n, L) ids, not normalised."""
+        return self.module.encode_text(tokens)
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Return (B, D) features of whole pictures, not normalised.
+
+        Args:
+            images: (B, 3, H, W), normalised with `mean` and `std`, of the size the CLIP was trained on.
+        """
+        return self.module.encode_image(images)
+
+    def dense(self, images: Tensor, path: str | LastBlock = "raw", position: PositionRule | str = "explicit") -> Tensor:
+        """Return one feature for each patch, (B, h, w, D), not normalised.
+
+        Args:
+            images: (B, 3, H, W), normalised with `mean` and `std`, any size (dense.py says what happens to a rest).
+            path: What the last block does: a name in `dense.PATHS` or a `LastBlock`.
+            position: How the position table is resized: "explicit" or "scale-factor".
+
+        Raises:
+            UsageError: Unknown path or rule, or a tower that has no such path.
+        """
+        if isinstance(path, str) and path not in PATHS:
+            raise unknown_name("dense path", path, PATHS)
+        return dense_features(self.visual, images, PATHS[path] if isinstance(path, str) else path, position)
+
+
+def load_clip(
+    name: str, pretrained: str | None = None, device: torch.device | str = "cpu", reporter: Reporter | None = None
+) -> ClipModel:
+    """Find a CLIP by name.
+
+    Args:
+        name: "toy-clip"; a run folder or a file that describes itself; or an open_clip architecture ("ViT-B-16").
+        pretrained: For an architecture: one of its tags, a local file, or "random". Absent: "openai".
+        device: Where to put it.
+        reporter: Told which weights and which activation are used.
+
+    Raises:
+        UsageError: Unknown architecture or tag; weights of another architecture or activation.
+        MachineError: A file is missing or broken; weights cannot be downloaded.
+    """
+    reporter = reporter or Silent()
+    if name == TOY:
+        clip = _load_file(_ASSET, TOY)
+    elif _is_path(name):
+        path = Path(name) / RUN_FILE if Path(name).is_dir() else Path(name)
+        clip = _load_file(path, name)
+    else:
+        clip = _load_architecture(name, pretrained or "openai", reporter)
+        return clip.to(device)
+    if pretrained:
+        raise UsageError(
+            f"--pretrained {pretrained}: {name} brings its own weights.",
+            "Leave --pretrained out, or give an open_clip architecture to --clip.",
+        )
+    return clip.to(device)
+
+
+def _is_path(name: str) -> bool:
+    return (
+        name.endswith(".safetensors") or ("/" in name and Path(name).exists()) or name.startswith((".", "/", "runs/"))
+    )
+
+
+def _load_architecture(name: str, pretrained: str, reporter: Reporter) -> ClipModel:
+    name = name.replace("/", "-")
+    config = weights.model_config(name)
+    if pretrained == "random":
+        reporter.say(f"{name} runs with random weights: its features mean nothing")
+        return _wrap(build_module(config), name, "random", config, {})
+    file, is_tag = Path(pretrained), not Path(pretrained).is_file()
+    if is_tag and (file.suffix or "/" in pretrained):
+        raise MachineError(f"--pretrained {pretrained}: there is no such file.", "Check the path, or give a tag.")
+    preprocess = weights.tag_config(name, pretrained) if is_tag else {}
+    path = weights.fetch_tag(name, pretrained) if is_tag else file
+    state, is_openai = weights.read_state_dict(path)
+    choice = choose_activation(name, config, pretrained if is_tag else None, path, is_openai)
+    config["quick_gelu"] = choice.quick
+    reporter.say(explain_activation(name, config, pretrained, choice))
+    module = build_module(config)
+    weights.load_into(module, state, f"{path} for {name}")
+    return _wrap(module, name, pretrained, config, preprocess)
+
+
+def _wrap(
+    module: nn.Module, name: str, pretrained: str, config: dict[str, Any], preprocess: dict[str, Any]
+) -> ClipModel:
+    kept = {k: list(preprocess[k]) for k in ("mean", "std") if preprocess.get(k)}
+    label = Path(pretrained).name if "/" in pretrained else pretrained
+    return ClipModel(module, f"{name}/{label}", config, OpenClipTokenizer(config, name), kept)
+
+
+def save_clip(
+    path: Path,
+    model: nn.Module,
+    config: dict[str, Any],
+    tokenizer: dict[str, Any],
+    preprocess: dict[str, Any],
+    recipe: dict[str, Any],
+) -> None:
+    """Write a CLIP as one safetensors file that describes itself, weights in half precision.
+
+    Args:
+        path: Where to; a run keeps it as `RUN/clip.safetensors`.
+        model: open_clip model (not a ClipModel).
+        config: open_clip's model configuration: embed_dim, vision_cfg, text_cfg, quick_gelu.
+        tokenizer: `to_json()` of the tokenizer.
+        preprocess: "mean" and "std" of RGB values between 0 and 1.
+        recipe: How the weights were made.
+
+    Raises:
+        MachineError: The disk refuses.
+    """
+    from safetensors.torch import save
+
+    tensors = {k: v.detach().to("cpu", torch.float16).contiguous() for k, v in model.state_dict().items()}
+    documents = (config, tokenizer, preprocess, recipe)
+    metadata = {key: json.dumps(document) for key, document in zip(_KEYS, documents, strict=True)}
+    write_bytes(Path(path), save(tensors, {"format": "pt", "schema": "ovseg-clip-1", **metadata}))
+
+
+def _load_file(path: Path, name: str) -> ClipModel:
+    from safetensors import SafetensorError, safe_open
+
+    mend = "Make it with 'ovseg train toy-clip', or give an open_clip architecture to --clip."
+    if not path.is_file():
+        raise MachineError(f"{path}: there is no such file, so '{name}' cannot be loaded.", mend)
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            state = {key: file.get_tensor(key) for key in file.keys()}
+        config, tokenizer, preprocess, recipe = (json.loads(metadata[key]) for key in _KEYS)
+    except KeyError as error:
+        raise UsageError(
+            f"{path}: does not describe itself ({error} is not in its header), so the architecture is unknown.",
+            f"Name it: --clip ViT-B-16 --pretrained {path}",
+        ) from error
+    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+        raise MachineError(f"{path}: cannot be read; it is cut off or no safetensors file ({error}).", mend) from error
+    module = build_module(config)
+    weights.load_into(module, state, str(path))
+    return ClipModel(module, name, config, tokenizer_from_json(tokenizer, config), preprocess, recipe)
