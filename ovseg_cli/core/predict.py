@@ -1,0 +1,217 @@
+"""The Python API: a model and a few words make a label map of any picture.
+
+>>> from ovseg_cli import load
+>>> model = load("maskclip", clip="toy-clip")
+>>> result = model.predict(image, ["grass", "a red striped toy"])
+>>> result.label_map.shape  # the picture's (H, W)
+(96, 96)
+>>> result.save("predictions", "scene")  # scene.png, scene_overlay.png, scene.json
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from ovseg_cli.core.class_lists import BACKGROUND, Names, check_templates, parse_classes
+from ovseg_cli.core.errors import ShapeError, UsageError
+from ovseg_cli.core.reporter import Reporter, Silent
+from ovseg_cli.core.runtime import folders, open_runtime
+from ovseg_cli.core.segmentation import Segmentation, smallest_dtype
+from ovseg_cli.core.types import Readout, TextFeatures, Vocabulary
+
+if TYPE_CHECKING:
+    from ovseg_cli.core.methods.base import Method
+
+Picture = str | Path | Image.Image | np.ndarray | torch.Tensor
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is looked for, encoded once for any number of pictures.
+
+    Attributes:
+        class_names: K names of the result; with a threshold and no class `background`, that one is added.
+        text: Text features of the names.
+        readout: How scores become ids.
+    """
+
+    class_names: tuple[str, ...]
+    text: TextFeatures
+    readout: Readout
+
+
+class Segmenter:
+    """A method with its weights, ready for pictures and words."""
+
+    def __init__(
+        self,
+        method: "Method",
+        label: str = "",
+        data: str | None = None,
+        cache: Path | None = None,
+        reporter: Reporter | None = None,
+    ):
+        self.method = method
+        self.label = label or method.name
+        self.data = data
+        self.cache = cache
+        self.reporter = reporter or Silent()
+        self._queries: dict[tuple[str, float | None], Query] = {}
+
+    @torch.no_grad()
+    def predict(
+        self,
+        image: Picture,
+        names: Names | Vocabulary | None = None,
+        templates: Sequence[str] | None = None,
+        background_threshold: float | None = None,
+    ) -> Segmentation:
+        """Give every pixel of a picture one of the names.
+
+        Args:
+            image: A path, a PIL image, an (H, W, 3) or (H, W) uint8 array, or a (3, H, W) uint8 tensor.
+            names: Class names in the syntax of `class_lists`, a list, or a vocabulary; None takes those of the data
+                set that the run was made on. A class called "background" collects stuff words.
+            templates: Sentences with one `{}` each; None takes the vocabulary's own.
+            background_threshold: Pixels whose best class has a lower softmax probability become background, 0 to 1.
+
+        Returns:
+            The segmentation, at the picture's own size.
+
+        Raises:
+            UsageError: The picture cannot be read, or the names or the threshold make no sense.
+        """
+        pixels, source = read_picture(image)
+        query = self.query(names, templates, background_threshold)
+        return self.segment(pixels, query, source)
+
+    def query(
+        self,
+        names: Names | Vocabulary | None = None,
+        templates: Sequence[str] | None = None,
+        background_threshold: float | None = None,
+    ) -> Query:
+        """Check and encode names; the arguments are those of `predict`. Asked twice, encoded once."""
+        vocabulary = self._vocabulary(names, templates)
+        _check_threshold(background_threshold)
+        key = (vocabulary.digest() + "\x1f".join(vocabulary.class_names), background_threshold)
+        if key not in self._queries:
+            self._queries[key] = self._encode(vocabulary, background_threshold)
+        return self._queries[key]
+
+    @torch.no_grad()
+    def segment(self, pixels: np.ndarray, query: Query, source: str = "") -> Segmentation:
+        """Segment one picture, (H, W, 3) uint8 RGB, by a query."""
+        from ovseg_cli.core.nn.label_maps import label_map
+
+        tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+        prediction = self.method.predict([tensor], query.text)[0]
+        count = len(query.class_names)
+        ids = label_map(prediction, query.readout, query.text.class_of_row, count).cpu().numpy()
+        return Segmentation(
+            label_map=ids.astype(smallest_dtype(count)),
+            class_names=query.class_names,
+            image=pixels,
+            background=query.readout.background,
+            source=source,
+            model=self.label,
+        )
+
+    def _vocabulary(self, names: Names | Vocabulary | None, templates: Sequence[str] | None) -> Vocabulary:
+        from dataclasses import replace
+
+        if names is None:
+            names = self._own_vocabulary()
+        if isinstance(names, Vocabulary):
+            return names if templates is None else replace(names, templates=check_templates(templates))
+        return parse_classes(names, templates)
+
+    def _own_vocabulary(self) -> Vocabulary:
+        from ovseg_cli.core.data.specs import parse_data
+
+        if self.data is None:
+            raise UsageError(f"{self.label}: there are no class names to look for.", 'Give some: --classes "cat, dog".')
+        choice = parse_data(self.data, None)
+        return choice.spec.vocabulary(choice.split)
+
+    def _encode(self, vocabulary: Vocabulary, threshold: float | None) -> Query:
+        from ovseg_cli.core.clip.text import text_features
+
+        clip = self.method.clip
+        text = text_features(clip, vocabulary, self.cache, self.reporter).to(clip.device)
+        names, background = vocabulary.class_names, vocabulary.background
+        if threshold is not None and background is None:
+            names, background = (*names, BACKGROUND), len(names)
+        if len(names) == 1:
+            self.reporter.warn(f"there is only one class: every pixel becomes '{names[0]}'. Add names, or a threshold.")
+        scale = None if threshold is None else 1.0
+        return Query(names, text, Readout(softmax_scale=scale, threshold=threshold, background=background))
+
+
+def load(
+    model: str | Path,
+    clip: str | None = None,
+    pretrained: str | None = None,
+    device: str | None = None,
+    runs: Path | None = None,
+    reporter: Reporter | None = None,
+    **settings: Any,
+) -> Segmenter:
+    """Load a model by what `ovseg predict` calls MODEL.
+
+    Args:
+        model: A run folder (`runs/x`), `latest`, or the name of a training-free method.
+        clip: An open_clip architecture, `toy-clip` or a file; None takes the run's, else ViT-B-16 of OpenAI.
+        pretrained: Tag or file with the weights of `clip`.
+        device: "cpu", "cuda", "cuda:1"; None takes a GPU where there is one.
+        runs: Folder of all runs, for `latest`.
+        reporter: Receives warnings and progress.
+        settings: Settings of the method, as `--set` takes them.
+
+    Raises:
+        UsageError: There is no such method, run or setting.
+        MachineError: The weights or the device are missing.
+    """
+    from ovseg_cli.core.methods.build import build_method, choose_model
+
+    places = folders(runs=runs)
+    choice = choose_model(str(model), places.runs, None, clip, pretrained, settings)
+    method = build_method(choice, device or open_runtime().device, reporter)
+    label = " ".join(part for part in (choice.method, choice.clip, choice.pretrained) if part)
+    data = choice.run.config["run"].get("data") if choice.run else None
+    return Segmenter(method, label, data, places.cache, reporter)
+
+
+def read_picture(image: Picture) -> tuple[np.ndarray, str]:
+    """Bring a picture in any accepted form to (H, W, 3) uint8 RGB.
+
+    Returns:
+        The pixels, and the path that it came from (or "").
+
+    Raises:
+        UsageError: It cannot be read, or has another type or shape.
+    """
+    if isinstance(image, str | Path):
+        from ovseg_cli.core.data.images import load_image
+
+        return load_image(Path(image), UsageError), str(image)
+    if isinstance(image, Image.Image):
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB")), ""
+    pixels = image.permute(1, 2, 0).cpu().numpy() if isinstance(image, torch.Tensor) and image.ndim == 3 else image
+    if not isinstance(pixels, np.ndarray):
+        raise ShapeError(f"a picture is a path, a PIL image, an array or a (3, H, W) tensor, but got {type(image)}.")
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[..., None], 3, axis=2)
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape or pixels.dtype != np.uint8:
+        raise ShapeError(f"a picture is (H, W, 3) uint8 (a tensor (3, H, W)), but got {pixels.shape} {pixels.dtype}.")
+    return pixels, ""
+
+
+def _check_threshold(threshold: float | None) -> None:
+    if threshold is not None and not 0 < threshold < 1:
+        raise UsageError(f"--background-threshold {threshold:g}: a probability lies between 0 and 1.", "Try 0.3.")

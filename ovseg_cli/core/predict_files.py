@@ -1,0 +1,197 @@
+"""Many pictures, from files and folders to an output folder: nothing is overwritten by accident, nothing bad stops it.
+
+Each picture becomes `STEM.png` (class ids, 8 or 16 bit), `STEM_overlay.png` (for people) and `STEM.json` (masks as COCO
+RLE; see `segmentation.Segmentation.document`). Finding the pictures needs no torch.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ovseg_cli.core.errors import UsageError, nearest
+from ovseg_cli.core.files import make_folder
+from ovseg_cli.core.reporter import Reporter, Silent
+
+if TYPE_CHECKING:
+    from ovseg_cli.core.predict import Query, Segmenter
+
+_NO_PICTURES = {"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5"}  # formats that Pillow names but does not decode itself
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture to do: where it lies and the stem of its output files."""
+
+    path: Path
+    stem: str
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """What the inputs hold.
+
+    Attributes:
+        pictures: In the order given; folders by name.
+        skipped: Files in folders that are no pictures, and sub-folders.
+    """
+
+    pictures: tuple[Job, ...]
+    skipped: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of the pictures.
+
+    Attributes:
+        outputs: The files of each finished picture, in order.
+        failed: Path and reason of each picture that could not be done.
+        skipped: Files in folders that are no pictures.
+    """
+
+    outputs: tuple[tuple[Job, tuple[Path, ...]], ...]
+    failed: tuple[tuple[Path, str], ...] = ()
+    skipped: tuple[Path, ...] = ()
+
+    def error(self) -> UsageError | None:
+        """The error to end with when pictures failed (exit code 2), or None."""
+        if not self.failed:
+            return None
+        total = len(self.outputs) + len(self.failed)
+        if total == 1:
+            return UsageError(self.failed[0][1])
+        names = ", ".join(str(path) for path, _ in self.failed[:_NAMED])
+        more = f" and {len(self.failed) - _NAMED} more" if len(self.failed) > _NAMED else ""
+        verb = "picture" if len(self.failed) == 1 else "pictures"
+        return UsageError(
+            f"{len(self.failed)} of {total} {verb} could not be segmented: {names}{more}.", "The others are finished."
+        )
+
+
+def find_pictures(inputs: Sequence[Path], out: Path) -> Jobs:
+    """List the pictures of files and folders and choose the names of what will be written.
+
+    Args:
+        inputs: Files, taken whatever their ending; folders, searched for picture endings (not below).
+        out: Where the results will be written.
+
+    Returns:
+        The jobs. Two pictures of one stem become STEM and STEM-2; a file given twice is done once.
+
+    Raises:
+        UsageError: An input does not exist, a folder holds no picture, or `out` is the folder of a picture.
+    """
+    pictures: dict[Path, Path] = {}
+    skipped: list[Path] = []
+    for given in inputs:
+        found, others = _look_into(Path(given))
+        for path in found:
+            pictures.setdefault(path.resolve(), path)
+        skipped += others
+    if not pictures:
+        raise UsageError("there is no picture to segment.", "Name a picture or a folder of pictures.")
+    for real, path in pictures.items():
+        if real.parent == Path(out).resolve():
+            raise UsageError(
+                f"--out {out}: this is the folder of {path.name} itself; label maps would lie among the pictures.",
+                "Choose another --out.",
+            )
+    return Jobs(tuple(_with_stems(pictures.values())), tuple(skipped))
+
+
+def predict_folder(
+    segmenter: "Segmenter", jobs: Jobs, query: "Query", out: Path, reporter: Reporter | None = None
+) -> Done:
+    """Segment pictures one by one and write their files as each is finished.
+
+    Args:
+        segmenter: The model.
+        jobs: From `find_pictures`.
+        query: From `Segmenter.query`.
+        out: Folder of the results; made where it is missing.
+        reporter: Receives progress and, by name, each picture that could not be done.
+
+    Returns:
+        What was written and what failed; `Done.error()` is the error to end with. After an interruption
+        (KeyboardInterrupt passes through) all finished pictures are whole.
+
+    Raises:
+        MachineError: The output folder cannot be written.
+    """
+    reporter = reporter or Silent()
+    make_folder(Path(out))
+    if jobs.skipped:
+        names = ", ".join(path.name for path in jobs.skipped[:_NAMED])
+        more = ", …" if len(jobs.skipped) > _NAMED else ""
+        reporter.say(f"skipping {len(jobs.skipped)} that are no pictures: {names}{more}")
+    outputs: list[tuple[Job, tuple[Path, ...]]] = []
+    failed: list[tuple[Path, str]] = []
+    try:
+        for job in reporter.track(jobs.pictures, "segmenting", len(jobs.pictures)):
+            try:
+                outputs.append((job, _one(segmenter, job, query, Path(out))))
+            except (UsageError, MemoryError) as error:
+                reason = str(error) or f"{job.path}: there is not enough memory for this picture."
+                failed.append((job.path, reason))
+                reporter.warn(reason)
+    except KeyboardInterrupt:
+        reporter.say(f"interrupted: {len(outputs)} of {len(jobs.pictures)} pictures are finished in {out}")
+        raise
+    return Done(tuple(outputs), tuple(failed), jobs.skipped)
+
+
+def _one(segmenter: "Segmenter", job: Job, query: "Query", out: Path) -> tuple[Path, ...]:
+    from ovseg_cli.core.predict import read_picture
+    from ovseg_cli.core.segmentation import OUTPUTS, refuse_foreign
+
+    refuse_foreign([out / name.format(job.stem) for name in OUTPUTS])  # before the work, not after it
+    pixels, source = read_picture(job.path)
+    return tuple(segmenter.segment(pixels, query, source).save(out, job.stem))
+
+
+def _look_into(path: Path) -> tuple[list[Path], list[Path]]:
+    if path.is_file():
+        return [path], []
+    if not path.exists():
+        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        hit = nearest(path.name, siblings)
+        raise UsageError(f"{path}: there is no such file or folder.", f"Did you mean '{hit}'?" if hit else None)
+    if not path.is_dir():
+        raise UsageError(f"{path}: this is neither a file nor a folder.")
+    try:
+        entries = sorted(p for p in path.iterdir() if not p.name.startswith("."))
+    except OSError as error:
+        raise UsageError(f"{path}: the folder cannot be read ({error.strerror}).") from error
+    endings = picture_endings()
+    found = [p for p in entries if p.is_file() and p.suffix.lower() in endings]
+    if not found:
+        what = f"none of its {len(entries)} files is a picture" if entries else "it is empty"
+        raise UsageError(f"{path}: there is no picture in this folder, {what}.", "Name a folder of pictures.")
+    return found, [p for p in entries if p not in set(found)]
+
+
+def picture_endings() -> set[str]:
+    """File endings (".png", ".jpg", …) of the formats that can be read."""
+    from PIL import Image
+
+    Image.init()
+    readable = set(Image.OPEN) - _NO_PICTURES
+    return {ending for ending, name in Image.registered_extensions().items() if name in readable}
+
+
+def _with_stems(paths: Iterable[Path]) -> list[Job]:
+    """Choose stems whose output files never meet, even where a file system ignores case."""
+    from ovseg_cli.core.segmentation import OUTPUTS
+
+    taken: set[str] = set()
+    jobs = []
+    for path in paths:
+        number, stem = 1, path.stem
+        while any(name.format(stem).casefold() in taken for name in OUTPUTS):
+            number += 1
+            stem = f"{path.stem}-{number}"
+        taken.update(name.format(stem).casefold() for name in OUTPUTS)
+        jobs.append(Job(path, stem))
+    return jobs
