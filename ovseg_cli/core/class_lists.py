@@ -10,6 +10,7 @@ those that are classes themselves. Imports no torch.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,13 +83,13 @@ def parse_classes(classes: Names, templates: Sequence[str] | None = None) -> "Vo
     names = tuple(row[0] for row in synonyms)
     if background is not None and len(synonyms[background]) == 1:
         synonyms[background] = _background_words(synonyms)
-    return Vocabulary(
+    vocabulary = Vocabulary(
         class_names=names,
         synonyms=tuple(tuple(row) for row in synonyms),
         background=background,
         synonym_rule="mean" if background is None else "max",
-        **({} if templates is None else {"templates": check_templates(templates)}),
     )
+    return vocabulary if templates is None else replace(vocabulary, templates=check_templates(templates))
 
 
 def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
