@@ -1,0 +1,153 @@
+"""The command `ovseg`: adds the commands, and turns what goes wrong into one panel and an exit code.
+
+Nothing here or in the modules it imports loads torch: help, completion and usage errors must answer at once.
+"""
+
+import signal
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from ovseg_cli import __version__
+from ovseg_cli.commands import console
+from ovseg_cli.core.errors import OvsegError, Terminated
+
+
+class OvsegGroup(TyperGroup):
+    """Runs a command and answers every failure with one sentence and the exit code of the contract."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Keep the order of work, not the alphabet."""
+        return list(self.commands)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; map failures to exit codes 1 to 5, 130 and 143."""
+        try:
+            return super().invoke(ctx)
+        except (typer.Exit, typer.Abort):
+            raise
+        except OvsegError as error:
+            console.print_error(error)
+            _fail(error, error.exit_code)
+        except KeyboardInterrupt as error:
+            console.show_failure("Interrupted", "stopped by Ctrl-C; finished work is kept.", "Run it again to go on.")
+            _fail(error, 130)
+        except Terminated as error:
+            console.show_failure("Terminated", "stopped by SIGTERM; finished work is kept.", "Run it again to go on.")
+            _fail(error, 143)
+        except BrokenPipeError:
+            _leave_quietly()
+        except Exception as error:
+            if hasattr(error, "format_message"):
+                _usage_failure(error, ctx)
+            _unexpected(error)
+
+
+def _usage_failure(error: Any, ctx: Any) -> None:
+    """Show a usage error of the command line itself (unknown option, wrong choice); exit code 2."""
+    where = getattr(error, "ctx", None) or ctx
+    console.show_failure("Error", error.format_message(), f"Try '{where.command_path} --help'.")
+    raise typer.Exit(getattr(error, "exit_code", 2))
+
+
+def _unexpected(error: Exception) -> None:
+    """Answer a failure that nobody foresaw: a sentence, and the traceback only on demand."""
+    if isinstance(error, MemoryError):
+        message, code = "the machine ran out of memory.", 4
+    elif isinstance(error, OSError):
+        from ovseg_cli.core.files import explain_os_error
+
+        message, code = explain_os_error(error, error.filename or "a file").message, 4
+    elif type(error).__name__ == "OutOfMemoryError":
+        message, code = "the GPU ran out of memory. Lower --set windows_per_batch, or use --gpus 0.", 4
+    else:
+        message, code = f"unexpected failure, {type(error).__name__}: {error}", 1
+    console.show_failure("Error", message, None if console.debug else "Run it again with --debug for the traceback.")
+    _fail(error, code)
+
+
+def _fail(error: BaseException, code: int) -> None:
+    if console.debug:
+        import traceback
+
+        traceback.print_exception(error)
+    raise typer.Exit(code) from None
+
+
+def _leave_quietly() -> None:
+    """The reader of our output went away (`| head`): that is no failure of ours."""
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise typer.Exit(0)
+
+
+app = typer.Typer(
+    name="ovseg",
+    cls=OvsegGroup,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Prepare data, train, score and compare [bold]open-vocabulary segmentation[/bold] methods on one shared core.",
+    epilog="Start with [bold]ovseg demo[/bold]: the whole pipeline on a built-in world, no download.",
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"ovseg {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def top(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Stand above all commands."""
+
+
+def _add_commands() -> None:
+    from ovseg_cli.commands import (
+        demo,
+        doctor,
+        evaluate,
+        listing,
+        predict,
+        prepare,
+        report,
+        show,
+        train,
+    )
+
+    start, work, look = "Start here", "Work, in this order", "Look"
+    app.command("demo", rich_help_panel=start)(demo.demo)
+    app.command("doctor", rich_help_panel=start)(doctor.doctor)
+    app.command("prepare", rich_help_panel=work)(prepare.prepare)
+    app.command("train", rich_help_panel=work)(train.train)
+    app.command("eval", rich_help_panel=work)(evaluate.evaluate)
+    app.command("predict", rich_help_panel=work)(predict.predict)
+    app.command("report", rich_help_panel=work)(report.report)
+    app.command("list", rich_help_panel=look)(listing.list_)
+    app.command("show", rich_help_panel=look)(show.show)
+
+
+_add_commands()
+
+
+def _on_sigterm(signum: int, frame: Any) -> None:
+    raise Terminated
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    app(prog_name="ovseg")
+
+
+if __name__ == "__main__":
+    main()

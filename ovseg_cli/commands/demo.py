@@ -1,0 +1,40 @@
+"""`ovseg demo`: the whole pipeline on the built-in world, no download."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ovseg_cli.commands import options
+
+
+def demo(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the demo's data, runs, pictures and table.")] = Path(
+        "ovseg-demo"
+    ),
+    quick: Annotated[bool, typer.Option("--quick", help="Under a minute: fewer pictures are scored.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Train every row from scratch, for claims with a spread; takes long.")
+    ] = False,
+    seeds: Annotated[int, typer.Option(min=1, metavar="N", help="With --full: how many seeds are trained.")] = 3,
+    classes: Annotated[
+        str, typer.Option(metavar='"a, b"', help="Your words: pictures that hold them are drawn and labelled.")
+    ] = "snow, brick, a purple checked toy, a red striped toy",
+    gpus: options.Gpus = None,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Run the whole pipeline on the built-in toy world: prepare, score, compare, draw. Nothing is downloaded.
+
+    [dim]ovseg demo[/dim]
+    [dim]ovseg demo --full --seeds 3[/dim]
+    """
+    from ovseg_cli.commands import console, views
+    from ovseg_cli.core import demo as demonstration
+    from ovseg_cli.core.errors import UsageError
+
+    if quick and full:
+        raise UsageError("--quick and --full exclude each other.", "Leave one out.")
+    request = demonstration.DemoRequest(out, quick=quick, full_seeds=seeds if full else 0, words=classes, gpus=gpus)
+    outcome = demonstration.run_demo(request, console.TerminalReporter())
+    views.show_demo(outcome, json)

@@ -1,0 +1,96 @@
+"""`ovseg eval [MODEL]`: scores, from counts that are kept."""
+
+from typing import Annotated
+
+import typer
+
+from ovseg_cli.commands import options
+
+
+def evaluate(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A run folder, `latest`, or the name of a training-free method.",
+            autocompletion=options.complete_model,
+        ),
+    ] = "latest",
+    data: options.DataMany = None,
+    split: options.Split = "all",
+    candidates: options.Candidates = "all",
+    absent: options.Absent = "union",
+    fail_under: Annotated[
+        list[str] | None,
+        typer.Option(metavar="METRIC=VALUE", help="Exit with code 5 where a score, in percent, is lower."),
+    ] = None,
+    seen_penalty: Annotated[
+        float, typer.Option(min=0.0, help="Subtracted from every seen class's score (calibration, gamma).")
+    ] = 0.0,
+    background_threshold: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="Softmax probability below which a pixel becomes background."),
+    ] = None,
+    unseen: options.Unseen = None,
+    templates: Annotated[
+        str | None, typer.Option(metavar="SET", help="Prompt templates; default: the data set's, else the method's.")
+    ] = None,
+    names: Annotated[
+        str | None, typer.Option(metavar="VARIANT", help="Class names as a paper wrote them; see `ovseg show DATASET`.")
+    ] = None,
+    subset: options.Subset = None,
+    clip: options.Clip = None,
+    pretrained: options.Pretrained = None,
+    config: options.ConfigFile = None,
+    set_: options.Set = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N images.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Go on although the first images score below chance.")] = False,
+    gpus: options.Gpus = None,
+    seed: options.Seed = 0,
+    data_root: options.DataRoot = None,
+    runs: options.Runs = None,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Score a model on one data set or several; the counts are stored, every metric can be computed from them later.
+
+    [dim]ovseg eval maskclip --data toy[/dim]
+    [dim]ovseg eval --split unseen --fail-under mIoU=20[/dim]
+    """
+    from ovseg_cli.commands import bounds, console, views
+    from ovseg_cli.core.evaluation import request as requests
+    from ovseg_cli.core.runtime import folders
+
+    limits = bounds.parse(fail_under, split)
+    places = folders(data_root, runs)
+    settings = {**options.read_config(config), **options.parse_settings(set_)}
+    asked = requests.EvalRequest(
+        model=model,
+        data=tuple(data or ()),
+        unseen=unseen,
+        subset=subset,
+        candidates=candidates,
+        split=split,
+        seen_penalty=seen_penalty,
+        background_threshold=background_threshold,
+        templates=templates,
+        names=names,
+        clip=clip,
+        pretrained=pretrained,
+        settings=settings,
+        limit=limit,
+        force=force,
+        gpus=gpus,
+        seed=seed,
+    )
+    reporter = console.TerminalReporter()
+    plan = requests.resolve(asked, places, reporter)
+    if dry_run:
+        views.show_document(plan.document(), json, title="plan: eval")
+        return
+    from ovseg_cli.core.evaluation import session
+
+    scored = session.score(plan, places, reporter)
+    views.show_scores(scored, split, absent, json)
+    bounds.check(limits, scored, split, absent)

@@ -1,0 +1,146 @@
+"""Every option that more than one command has, once. Imports nothing heavy: completion must be quick."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+SplitName = Literal["all", "seen", "unseen"]
+AbsentRule = Literal["union", "present"]
+
+
+def _remember_debug(value: bool) -> bool:
+    if value:
+        from ovseg_cli.commands import console
+
+        console.debug = True
+    return value
+
+
+def complete_data(incomplete: str) -> list[str]:
+    """Offer data set names and, after a colon, their class splits."""
+    from ovseg_cli.core.data import specs
+
+    name, colon, _ = incomplete.partition(":")
+    if colon:
+        return [f"{name}:{split.id}" for split in specs.load_spec(name).class_splits]
+    return [known for known in specs.spec_names() if known.startswith(incomplete)]
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """Offer methods, `latest`, and run folders."""
+    from ovseg_cli.core import registry, runtime
+
+    words = ["latest", *registry.METHODS]
+    words += [f"{p}" for p in sorted(runtime.folders().runs.glob("*")) if p.is_dir()]
+    return [word for word in words if word.startswith(incomplete)]
+
+
+def complete_trainer(incomplete: str) -> list[str]:
+    """Offer what can be trained."""
+    from ovseg_cli.core import registry
+
+    return [name for name in registry.TRAINERS if name.startswith(incomplete)]
+
+
+Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        "-d",
+        metavar="NAME[:CLASS_SPLIT]",
+        help="Data set, or the path of a spec of your own; `coco-stuff:156-15`.",
+        autocompletion=complete_data,
+    ),
+]
+DataMany = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--data",
+        "-d",
+        metavar="NAME[:CLASS_SPLIT]",
+        help="Data set; give it several times to score across data sets. Default: the run's own.",
+        autocompletion=complete_data,
+    ),
+]
+Unseen = Annotated[
+    str | None, typer.Option(metavar='"a, b"', help="Make a class split of your own: these classes are unseen.")
+]
+Split = Annotated[SplitName, typer.Option(help="Which classes are reported.")]
+Candidates = Annotated[SplitName, typer.Option(help="Which names compete in the arg-max.")]
+Absent = Annotated[
+    AbsentRule,
+    typer.Option(help="Classes predicted but absent from the ground truth: count with IoU 0, or left out."),
+]
+Subset = Annotated[str | None, typer.Option(help="Which images; default: the data set's scoring subset.")]
+Clip = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="CLIP: an open_clip architecture, `toy-clip`, or a file; default: the run's, else the spec's."
+    ),
+]
+Pretrained = Annotated[
+    str | None, typer.Option(metavar="TAG|FILE", help="Weights of --clip: open_clip tag, or a local file.")
+]
+Gpus = Annotated[
+    int | None, typer.Option(metavar="N", help="How many GPUs; 0 is the CPU. Default: all there are, else the CPU.")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of every random generator.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Settings of the method, TOML.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting of the method; wins over --config.")
+]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", envvar="OVSEG_DATA", help="Where prepared data sets lie.", show_default="datasets"),
+]
+Runs = Annotated[
+    Path | None, typer.Option(metavar="DIR", envvar="OVSEG_RUNS", help="Where runs lie.", show_default="runs")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout and nothing else.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan, do nothing.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.", callback=_remember_debug, hidden=False)]
+Out = Annotated[Path | None, typer.Option(metavar="PATH", help="Where to write.")]
+
+
+def parse_settings(items: list[str] | None) -> dict[str, Any]:
+    """Parse `--set key=value` pairs; values are read as TOML, and as plain words where they are none.
+
+    Raises:
+        UsageError: An item has no `=`.
+    """
+    import tomllib
+
+    from ovseg_cli.core.errors import UsageError
+
+    settings: dict[str, Any] = {}
+    for item in items or []:
+        key, equals, value = item.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(f"--set {item}: a setting is written key=value.", "For instance --set side=320")
+        try:
+            settings[key.strip()] = tomllib.loads(f"x = {value}")["x"]
+        except tomllib.TOMLDecodeError:
+            settings[key.strip()] = value
+    return settings
+
+
+def read_config(path: Path | None) -> dict[str, Any]:
+    """Read a settings file (TOML); the `method` table of a run's config.toml serves too.
+
+    Raises:
+        UsageError: The file is missing or no TOML.
+    """
+    import tomllib
+
+    from ovseg_cli.core.errors import UsageError
+
+    if path is None:
+        return {}
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"--config {path}: there is no such file.") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"--config {path}: cannot be read as TOML ({error}).") from error
+    return dict(document.get("method", document) if "run" in document else document)

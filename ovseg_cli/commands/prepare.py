@@ -1,0 +1,49 @@
+"""`ovseg prepare DATASET`: find the official folders, convert labels, make the seen-only labels, check."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ovseg_cli.commands import options
+
+
+def prepare(
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATASET", help="Name of a data set, or path of a spec (.toml).", autocompletion=options.complete_data
+        ),
+    ],
+    source: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder that holds the official files; they are never changed.")
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Only check what is prepared, change nothing.")] = False,
+    workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="Processes; default: one a core.")] = None,
+    data_root: options.DataRoot = None,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Convert a data set to train ids, make the seen/unseen training labels, check and fingerprint it.
+
+    [dim]ovseg prepare toy[/dim]
+    [dim]ovseg prepare camvid --source CamVid[/dim]
+    """
+    import os
+
+    from ovseg_cli.commands import console, views
+    from ovseg_cli.core.data import prepare as preparation
+    from ovseg_cli.core.data.specs import parse_data
+    from ovseg_cli.core.runtime import folders
+
+    spec = parse_data(dataset).spec
+    places = folders(data_root)
+    reporter = console.TerminalReporter()
+    count = workers or max(1, len(os.sched_getaffinity(0)))
+    if dry_run:
+        plan = preparation.plan(spec, places, source)
+        views.show_document(plan, json, title=f"plan: prepare {spec.name}")
+        return
+    report = preparation.prepare(spec, places, source, reporter, workers=count, check_only=check)
+    views.show_prepared(report, json)

@@ -1,0 +1,36 @@
+"""`ovseg show NAME`: a method's paper and settings, a data set's protocol, a CLIP's recipe."""
+
+from typing import Annotated
+
+import typer
+
+from ovseg_cli.commands import options
+
+
+def _complete(incomplete: str) -> list[str]:
+    from ovseg_cli.core import registry
+
+    names = [*registry.METHODS, *registry.TRAINERS, *options.complete_data(incomplete)]
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def show(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A method, a data set, or `toy-clip`.", autocompletion=_complete)
+    ],
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Explain a method (paper, what is trained, every setting with its source) or a data set (classes, splits, rules).
+
+    [dim]ovseg show maskclip[/dim]
+    [dim]ovseg show coco-stuff[/dim]
+    """
+    from ovseg_cli.commands import console, views
+    from ovseg_cli.core import catalogue
+
+    document = catalogue.explain(name)
+    if json:
+        console.print_json(document.record())
+    else:
+        views.show_explanation(document)
