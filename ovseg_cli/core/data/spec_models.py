@@ -172,15 +172,16 @@ class SubsetLayout(Part):
     Attributes:
         images: Pattern of the images.
         labels: Pattern of the labels, or one file that holds all of them; None where labels are not public.
-        list: File that lists the subset; None: every file that fits `images`.
-        list_columns: "stem" (one a line), "paths" (image and label separated by blanks; only the last two parts of
-            each path count), or "json-phase" (records `images[]` whose `phase` is the subset's name).
+        list: File that lists the subset; None: every file that fits a pattern.
+        list_columns: With a list: "stem" (one a line), "paths" (image and label separated by blanks; only the last
+            two parts of each path count), or "json-phase" (records `images[]` whose `phase` is the subset's name).
+            Without one: "labels" where the label files say which images belong to the subset, else the images do.
     """
 
     images: RelativePath
     labels: RelativePath | None = None
     list: RelativePath | None = None
-    list_columns: Literal["stem", "paths", "json-phase"] = "stem"
+    list_columns: Literal["stem", "paths", "json-phase", "labels"] = "stem"
 
 
 class Layout(Part):
@@ -188,6 +189,7 @@ class Layout(Part):
 
     Attributes:
         source: Who uses it; "official" for the unpacked download.
+        roots: Folders below the user's source folder that the patterns may start from, tried in order.
         subsets: Subset name → patterns.
         encoding: How labels are stored here, where it differs from the spec's `encoding`.
         examples: Paths of some files as they really are.
@@ -195,6 +197,7 @@ class Layout(Part):
 
     id: Slug
     source: str
+    roots: Annotated[list[RelativePath], Field(min_length=1)] = ["."]
     subsets: dict[Slug, SubsetLayout]
     encoding: Encoding | None = None
     examples: list[str] = []

@@ -71,11 +71,11 @@ def aliases() -> dict[str, str]:
 
 
 def _head(path: Path) -> dict[str, Any]:
-    """Parse the keys before the first table: a line that starts with a bracket."""
+    """Parse the keys that stand before the classes and before the first table (a line that starts with a bracket)."""
     lines: list[str] = []
     with open(path, encoding="utf-8") as stream:
         for line in stream:
-            if line.startswith("["):
+            if line.startswith(("[", "classes")):
                 break
             lines.append(line)
     return tomllib.loads("".join(lines))
