@@ -93,7 +93,8 @@ class _Rule:
 
     def __init__(self, readout: Readout, classes: Tensor, num_classes: int):
         _check_readout(readout, num_classes)
-        self.threshold, self.scale, self.background = readout.threshold, readout.softmax_scale, readout.background
+        self.threshold, self.scale = readout.threshold, readout.softmax_scale or 1.0
+        self.background = readout.background or 0
         self.classes = classes
         class_bias = torch.zeros(num_classes)
         if readout.candidates is not None:
@@ -102,8 +103,7 @@ class _Rule:
         self.bias = class_bias.to(classes.device)[classes.long()]
         if not bool(torch.isfinite(self.bias).any()):
             raise UsageError("none of the candidates has a text feature.", "Name at least one that does.")
-        slack = math.log(len(classes) / _NEGLIGIBLE) / self.scale if self.threshold is not None and self.scale else 0.0
-        self.slack = slack
+        self.slack = math.log(len(classes) / _NEGLIGIBLE) / self.scale if self.threshold is not None else 0.0
 
     def contenders(self, low: Tensor, high: Tensor) -> Tensor:
         """Return (M,) flags of the rows that may win, or matter to the softmax, between these bounds."""
@@ -117,7 +117,7 @@ class _Rule:
         scores = values + bias if bool((bias != 0).any()) else values
         best = _argmax(scores)
         ids = self.classes[rows][best]
-        if self.threshold is None or self.scale is None:
+        if self.threshold is None:
             return ids
         top = scores.gather(2, best[..., None])
         probability = 1 / torch.exp((scores - top) * self.scale).sum(2)
@@ -126,13 +126,13 @@ class _Rule:
 
 def _read_block(plane: Plane, rules: list[_Rule], order: Tensor, ys: Span, xs: Span) -> Iterator[Tensor]:
     if order.is_cuda:  # a GPU makes a strip sooner than the CPU learns what to leave out
-        values = plane.values(ys, xs, order)
-        yield from (rule.decide(values, order) for rule in rules)
+        strip = plane.values(ys, xs, order)
+        yield from (rule.decide(strip, order) for rule in rules)
         return
     bounds = plane.bounds(ys, xs)
     flags = [rule.contenders(*bounds)[order] for rule in rules]
     rows = order[torch.stack(flags).any(0)]
-    values = None
+    values: Tensor | None = None
     for rule, flag in zip(rules, flags, strict=True):
         own = order[flag]
         if len(own) == 1:
@@ -174,8 +174,10 @@ def _check_readout(readout: Readout, num_classes: int) -> None:
             raise UsageError(f"{kind} id {bad} is not one of the {num_classes} classes (0 to {num_classes - 1}).")
     if readout.candidates is not None and not readout.candidates:
         raise UsageError("the list of candidates is empty: no class could be predicted.", "Name at least one.")
-    if readout.threshold is not None and (readout.softmax_scale is None or readout.background is None):
+    if readout.threshold is not None and (
+        not readout.softmax_scale or readout.softmax_scale < 0 or readout.background is None
+    ):
         raise UsageError(
-            "a background threshold needs the scale of the softmax and the id of the background class.",
+            "a background threshold needs the scale of the softmax (above 0) and the id of the background class.",
             "Set softmax_scale and background beside threshold.",
         )
