@@ -28,7 +28,7 @@ class AxisResize:
         position = (torch.arange(target, dtype=torch.float32) + 0.5) * (source / target) - 0.5
         position = position.clamp_min_(0.0)
         self.low = position.floor().long().clamp_max_(source - 1)
-        self.high = (self.low + 1).clamp_max_(source - 1)
+        self.high = self.low if source == target else (self.low + 1).clamp_max_(source - 1)
         self.weight = (position - self.low).clamp_(0.0, 1.0)  # of `high`; `low` has the rest
         self._first, self._last = self.low.tolist(), self.high.tolist()
 
