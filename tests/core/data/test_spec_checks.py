@@ -1,0 +1,192 @@
+"""Invalid specs are refused with file, key and mend: one row a rule."""
+
+from pathlib import Path
+
+import pytest
+
+from ovseg_cli.core.data.specs import load_spec
+from ovseg_cli.core.errors import UsageError
+
+GOOD = """
+schema = 1
+name = "mine"
+title = "Mine"
+ignore_label = 255
+label_dtype = "uint8"
+default_split = "one"
+classes = [
+    { name = "grass", raw_id = 1 },
+    { name = "sky", raw_id = 2 },
+    { name = "red ball", raw_id = 3 },
+]
+[encoding]
+kind = "label-png"
+bits = 8
+ignore_raw = [0]
+[subsets]
+train = { images = 10 }
+[[layouts]]
+id = "official"
+source = "official"
+[layouts.subsets.train]
+images = "images/{stem}.jpg"
+labels = "labels/{stem}.png"
+[[class_splits]]
+id = "one"
+unseen = ["red ball"]
+[[class_splits]]
+id = "two"
+unseen = ["grass"]
+val = ["sky"]
+[[name_variants]]
+id = "paper"
+source = "a paper"
+kind = "names"
+entries = { sky = ["the sky"] }
+[preset]
+templates = ["a {}"]
+"""
+
+# what is replaced, by what, the key, parts of the answer
+ROWS = {
+    "unknown key": ("title =", "titel =", "titel", ["unknown key 'titel'", "Did you mean 'title'?"]),
+    "unknown key of a class": ("raw_id = 2", "rawid = 2", "classes[1].rawid", ["'rawid'", "Did you mean 'raw_id'?"]),
+    "unknown key of a split": ("val =", "vall =", "class_splits[1].vall", ["'vall'", "Did you mean 'val'?"]),
+    "unknown key in a subset's layout": (
+        'labels = "l',
+        'label = "l',
+        "layouts[0].subsets.train.label",
+        ["'label'", "Did you mean 'labels'?"],
+    ),
+    "unknown key far from all": ("[preset]", "[preset]\nqqq = 1", "preset.qqq", ["'qqq'", "Known: clip, templates"]),
+    "missing key": ('name = "mine"\n', "", "name", ["'name' is missing"]),
+    "missing raw_id": (", raw_id = 2", "", "classes[1].raw_id", ["class 'sky' has no raw_id"]),
+    "missing ignore label": ("ignore_label = 255\n", "", "ignore_label", ["Add ignore_label = 255."]),
+    "wrong type": ("ignore_label = 255", 'ignore_label = "255"', "ignore_label", ["valid integer", "but got '255'"]),
+    "number as a flag": ("raw_id = 2", "raw_id = true", "classes[1].raw_id", ["valid integer", "True"]),
+    "colour out of range": ("raw_id = 2", "raw_id = 2, color = [0, 0, 256]", "classes[1].color[2]", ["255", "256"]),
+    "wrong schema": ("schema = 1", "schema = 2", "schema", ["schema = 2 is not one of: 1"]),
+    "wrong word": ('"label-png"', '"label-pgn"', "encoding.kind", ["'label-pgn'", "Did you mean 'label-png'?"]),
+    "bad name": ('name = "mine"', 'name = "../mine"', "name", ["'../mine' cannot stand here", "small letters"]),
+    "control character": ('"sky", raw', '"s\\u001bky", raw', "classes[1].name", ["cannot stand here", "control"]),
+    "blank class name": ('"sky", raw', '"sky ", raw', "classes[1].name", ["'sky ' cannot stand here"]),
+    "unseen class that is none": (
+        '["grass"]',
+        '["gras"]',
+        "class_splits[1].unseen[0]",
+        ["mine.toml: unseen class 'gras' is not one of the 3 classes. Did you mean 'grass'?"],
+    ),
+    "unseen class like no other": ('["grass"]', '["zzz"]', "class_splits[1].unseen[0]", ["Known: grass, sky, red"]),
+    "duplicate name": ('"sky", raw', '"grass", raw', "classes[1].name", ["class 'grass' stands twice", "classes[0]"]),
+    "duplicate raw id": ("raw_id = 2", "raw_id = 1", "classes[1].raw_id", ["raw_id 1 is used by 'grass' and by 'sky'"]),
+    "duplicate synonym": ("raw_id = 2", 'raw_id = 2, synonyms = ["a", "a"]', "classes[1].synonyms[1]", ["'a'"]),
+    "duplicate split": ('id = "two"', 'id = "one"', "class_splits[1].id", ["id 'one' stands twice"]),
+    "duplicate unseen": ('["grass"]', '["grass", "grass"]', "class_splits[1].unseen[1]", ["stands twice in split"]),
+    "ignore label is a class": (
+        "label = 255",
+        "label = 2",
+        "ignore_label",
+        ["the train id of class 'red ball'", "255"],
+    ),
+    "dtype too small": ("label = 255", "label = 65535", "label_dtype", ["'uint8' ends at 255", "uint16"]),
+    "empty split": ('["grass"]', "[]", "class_splits[1].unseen", ["class split 'two' is empty"]),
+    "no class seen": ('["grass"]', '["grass", "red ball"]', "class_splits[1].unseen", ["leaves no class seen"]),
+    "unseen and val": ('["grass"]', '["grass", "sky"]', "class_splits[1].val[0]", ["not a partition: 'sky'"]),
+    "seen is not the rest": ('val = ["sky"]', 'seen = ["sky"]', "class_splits[1].seen", ["'red ball' is neither"]),
+    "seen and unseen": (
+        'val = ["sky"]',
+        'seen = ["sky", "red ball", "grass"]',
+        "class_splits[1].seen[2]",
+        ["not a partition: 'grass'"],
+    ),
+    "split called none": ('id = "two"', 'id = "none"', "class_splits[1].id", ["the word for no split"]),
+    "default split": ('split = "one"', 'split = "onne"', "default_split", ["'onne'", "Did you mean 'one'?"]),
+    "default variant": ('split = "one"', 'variant = "x"', "default_variant", ["unknown name variant 'x'"]),
+    "variant of no class": ("{ sky =", "{ sk =", "name_variants[0].entries.sk", ["'sk' is not one", "'sky'?"]),
+    "variant called canonical": ('"paper"', '"canonical"', "name_variants[0].id", ["class names themselves"]),
+    "variant without text": ('["the sky"]', "[]", "name_variants[0].entries.sky", ["at least 1 item"]),
+    "value ignored and a class": ("[0]", "[0, 3]", "encoding.ignore_raw[1]", ["also class 'red ball'"]),
+    "value beyond the bits": ("raw_id = 2", "raw_id = 256", "classes[1].raw_id", ["256 does not fit into 8 bits"]),
+    "background without class": ("[0]", '[0]\nelsewhere = "background"', "encoding.elsewhere", ["no background"]),
+    "matrix without name": ('kind = "label-png"', 'kind = "mat"', "encoding.variable", ["kind 'mat' needs 'variable'"]),
+    "key of another kind": ("bits = 8", 'bits = 8\nrgb_rule = "color"', "encoding.rgb_rule", ["means nothing for"]),
+    "raw ids of a layout": (
+        '[[class_splits]]\nid = "one"',
+        '[layouts.encoding]\nkind = "label-png"\nraw_ids = [1]\n[[class_splits]]\nid = "one"',
+        "layouts[0].encoding.raw_ids",
+        ["1 raw_ids for 3 classes"],
+    ),
+    "background beyond classes": (
+        "[encoding]",
+        '[background]\ntrain_id = 3\nmeaning = "x"\n[encoding]',
+        "background.train_id",
+        ["3 is not a train id", "0 to 2"],
+    ),
+    "layout of no subset": ("subsets.train]", "subsets.trian]", "layouts[0].subsets.trian", ["'train'?"]),
+    "pattern without stem": ("images/{stem}.jpg", "images/", "layouts[0].subsets.train.images", ["no {stem}"]),
+    "path to the outside": ("labels/{stem}", "../{stem}", "layouts[0].subsets.train.labels", ["below the data set"]),
+    "absolute path": ("labels/{stem}", "/etc/{stem}", "layouts[0].subsets.train.labels", ["below the data set"]),
+    "template without place": ('["a {}"]', '["a"]', "preset.templates[0]", ["needs exactly one {}"]),
+    "preset of no method": ("[preset]", "[preset.methods.mskclip]\n[preset]", "preset.methods.mskclip", ["maskclip"]),
+    "unknown generator": ("schema = 1", 'schema = 1\ngenerator = "toysg"', "generator", ["'toyseg'?"]),
+    "masks with classes": ("schema = 1", 'schema = 1\ntask = "class-agnostic-masks"', "classes", ["have no classes"]),
+    "no classes": (GOOD[GOOD.index("classes =") : GOOD.index("[encoding]")], "", "classes", ["is empty"]),
+}
+
+
+def _write(folder: Path, text: str) -> Path:
+    path = folder / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_spec_that_the_rows_break_is_valid(tmp_path):
+    assert load_spec(_write(tmp_path, GOOD)).class_names == ["grass", "sky", "red ball"]
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_invalid_spec_is_refused_with_file_key_and_mend(tmp_path, row):
+    old, new, key, parts = ROWS[row]
+    assert old in GOOD
+    path = _write(tmp_path, GOOD.replace(old, new, 1))
+    with pytest.raises(UsageError) as error:
+        load_spec(path)
+    text = str(error.value)
+    assert text.startswith(f"{path}: ")
+    assert text.endswith(f"(key {key})")
+    assert error.value.mend
+    for part in parts:
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        (b"schema = 1\nname = = 2\n", ["not valid TOML", "line 2", "Correct that line."]),
+        (b"schema = 1\nschema = 1\n", ["not valid TOML", "line 2"]),
+        (b'schema = 1\nname = "\xff"\n', ["line 2 is not UTF-8"]),
+        (b"a = " + b"[" * 5000 + b"]" * 5000, ["nested too deeply"]),
+        (b"", ["'schema' is missing"]),
+        (b"# " + b"x" * (9 << 20), ["larger than 8 MB"]),
+    ],
+)
+def test_unreadable_file_is_refused(tmp_path, content, parts):
+    path = tmp_path / "mine.toml"
+    path.write_bytes(content)
+    with pytest.raises(UsageError) as error:
+        load_spec(path)
+    assert error.value.exit_code == 2
+    for part in [str(path), *parts]:
+        assert part in str(error.value)
+
+
+def test_missing_file_offers_the_one_beside_it(tmp_path):
+    _write(tmp_path, GOOD)
+    with pytest.raises(UsageError, match=r"there is no such spec\. Did you mean '.*mine\.toml'"):
+        load_spec(tmp_path / "mien.toml")
+
+
+def test_folder_is_no_spec(tmp_path):
+    (tmp_path / "x.toml").mkdir()
+    with pytest.raises(UsageError, match="cannot be read"):
+        load_spec(tmp_path / "x.toml")
