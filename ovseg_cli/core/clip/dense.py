@@ -147,6 +147,14 @@ def dense_features(visual: nn.Module, images: Tensor, block: LastBlock, position
     )
 
 
+def pooled_features(visual: Any, images: Tensor, position: str = "explicit") -> Tensor:
+    """Return (B, D) features of whole pictures from a plain ViT at any size: its class token, or its tokens' mean."""
+    tokens, _ = embed(visual, fit_patches(images, tower_of(visual).stride), position)
+    tokens = run_blocks(visual, tokens, 0, len(visual.transformer.resblocks))
+    pooled, _ = visual._pool(tokens)
+    return pooled if visual.proj is None else pooled @ visual.proj
+
+
 def fit_patches(images: Tensor, patch: int) -> Tensor:
     """Shrink the sides of (B, 3, H, W) to multiples of the patch, at least one patch."""
     height, width = (max(patch, side // patch * patch) for side in images.shape[-2:])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ovseg_cli.core.clip import weights
 from ovseg_cli.core.clip.activation import choose_activation, explain_activation
-from ovseg_cli.core.clip.dense import PATHS, LastBlock, PositionRule, dense_features, tower_of
+from ovseg_cli.core.clip.dense import PATHS, LastBlock, PositionRule, dense_features, pooled_features, tower_of
 from ovseg_cli.core.clip.tokenizer import OpenClipTokenizer, Tokenizer, tokenizer_from_json
 from ovseg_cli.core.clip.towers import build_module
 from ovseg_cli.core.errors import MachineError, UsageError, unknown_name
@@ -127,8 +127,11 @@ class ClipModel(nn.Module):
         """Return (B, D) features of whole pictures, not normalised.
 
         Args:
-            images: (B, 3, H, W), normalised with `mean` and `std`, of the size the CLIP was trained on.
+            images: (B, 3, H, W), normalised with `mean` and `std`. A plain ViT takes any size; its position table is
+                resized bicubically to the grid.
         """
+        if tuple(images.shape[-2:]) != (self.image_size,) * 2 and tower_of(self.visual).kind == "vit":
+            return pooled_features(self.visual, images)
         return self.module.encode_image(images)
 
     def dense(self, images: Tensor, path: str | LastBlock = "raw", position: PositionRule | str = "explicit") -> Tensor:

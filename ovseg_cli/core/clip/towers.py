@@ -63,7 +63,8 @@ class SizedTimmTower(nn.Module):
             vision["timm_model_name"], pretrained=False, num_classes=0, drop_path_rate=drop_path, **sizes
         )
         drop = nn.Dropout(vision.get("timm_drop", 0.0))
-        proj = nn.Linear(int(self.trunk.num_features), embed_dim, bias=False)
+        width: Any = self.trunk.num_features
+        proj = nn.Linear(width, embed_dim, bias=False)
         self.head = nn.Sequential(OrderedDict(drop=drop, proj=proj))
 
     def forward(self, images: Tensor) -> Tensor:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from ovseg_cli.core.clip.inputs import ResizeRule
 from ovseg_cli.core.clip.model import ClipModel
 from ovseg_cli.core.types import Prediction, TextFeatures
 
@@ -31,15 +32,34 @@ class MethodConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     resize: Literal["square", "short-side", "none"] = Field(
-        "short-side", description="How a picture is brought to the encoder: squashed to a square, short side, or as is."
+        default="short-side",
+        description="How a picture is brought to the encoder: squashed to a square, short side, or as it is.",
     )
     side: int = Field(
-        0, ge=0, description="Length of the square or of the short side in pixels; 0 is the CLIP's own image size."
+        default=0,
+        ge=0,
+        description="Length of the square or of the short side in pixels; 0 is 1.5 times the CLIP's own image size.",
     )
-    max_long_side: int = Field(2560, ge=1, description="The short side is lowered where the long one would exceed this.")
-    window: int = Field(0, ge=0, description="Side of a sliding window in pixels of the resized picture; 0 is none.")
-    stride: int = Field(0, ge=0, description="Step of the sliding window in pixels; 0 is the window's own side.")
-    windows_per_batch: int = Field(16, ge=1, description="Windows or pictures that go through the encoder at once.")
+    max_long_side: int = Field(
+        default=2560, ge=1, description="Pictures are scaled down where the long side would exceed this (not squares)."
+    )
+    window: int = Field(
+        default=0, ge=0, description="Side of a sliding window in pixels of the resized picture; 0 is none."
+    )
+    stride: int = Field(
+        default=0, ge=0, description="Step of the sliding window in pixels; 0 is the window's own side."
+    )
+    windows_per_batch: int = Field(
+        default=16, ge=1, description="Windows or pictures of equal size that go through the encoder at once."
+    )
+
+    @model_validator(mode="after")
+    def _window_leaves_no_gap(self) -> "MethodConfig":
+        if self.stride and not self.window:
+            raise ValueError("a stride needs a window; set window too")
+        if self.stride > self.window:
+            raise ValueError(f"a stride of {self.stride} leaves gaps between windows of {self.window}; lower it")
+        return self
 
 
 class Method(nn.Module):
@@ -53,12 +73,26 @@ class Method(nn.Module):
     paper: ClassVar[str]
     trains: ClassVar[str] = "nothing"
     Config: ClassVar[type[MethodConfig]] = MethodConfig
-    sources: ClassVar[dict[str, Source]] = {}
+    sources: ClassVar[dict[str, Source]] = {
+        "resize": Source("ours", "one protocol for all methods; a data set's preset may change it"),
+        "side": Source("ours", "gives SCLIP's 336 for ViT-B/16 at 224, and the toy pictures' own 96 for a CLIP of 64"),
+        "max_long_side": Source("code", "PixelCLIP and CAT-Seg, test-time resize"),
+        "window": Source("ours", "whole pictures; SCLIP's family slides, see its presets"),
+        "stride": Source("ours", "as window"),
+        "windows_per_batch": Source("ours", "changes speed and memory, not the scores"),
+    }
 
     def __init__(self, clip: ClipModel, config: MethodConfig | None = None):
         super().__init__()
         self.clip = clip
         self.config = config or self.Config()
+
+    def resize_rule(self) -> ResizeRule:
+        """How large a picture becomes: multiples of the patch, except where windows are cut from it."""
+        config = self.config
+        side = config.side or round(1.5 * self.clip.image_size)
+        patch = 1 if config.window else self.clip.patch_size
+        return ResizeRule(config.resize, side, config.max_long_side, patch)
 
     @abstractmethod
     def predict(self, images: Sequence[Tensor], text: TextFeatures) -> list[Prediction]:
@@ -73,9 +107,7 @@ class Method(nn.Module):
         """
 
     @torch.no_grad()
-    def predict_scores(
-        self, images: Sequence[Tensor], text_features: Tensor, output_size: tuple[int, int]
-    ) -> Tensor:
+    def predict_scores(self, images: Sequence[Tensor], text_features: Tensor, output_size: tuple[int, int]) -> Tensor:
         """Return dense scores at one output size: for parity and notebooks, not for large pictures.
 
         Args:

@@ -1,0 +1,69 @@
+"""Which sentences surround a class name: the template sets of the papers, by name.
+
+A template holds `{}` once. Only sets whose every sentence is certain are here.
+"""
+
+from collections.abc import Sequence
+
+from ovseg_cli.core.errors import UsageError, nearest
+
+PHOTO = ("a photo of a {}.",)
+"""CLIP (Radford et al., 2021), section 3.1.4: the default where nothing else is chosen."""
+
+SINGLE = ("A photo of a {} in the scene",)
+"""CAT-Seg and PixelCLIP, code: `single`, no full stop; PixelCLIP trains with it."""
+
+IMAGENET_SELECT = (
+    "itap of a {}.",
+    "a bad photo of the {}.",
+    "a origami {}.",
+    "a photo of the large {}.",
+    "a {} in a video game.",
+    "art of the {}.",
+    "a photo of the small {}.",
+    "A photo of a {} in the scene",
+)
+"""PixelCLIP, code: `imagenet_select`, used for its scores. CLIP's seven best for ImageNet and `single`."""
+
+_SETS = {"photo": PHOTO, "single": SINGLE, "imagenet-select": IMAGENET_SELECT}
+NAMES = (*_SETS, "imagenet")
+
+
+def template_set(name: str) -> tuple[str, ...]:
+    """Return a set by name.
+
+    Args:
+        name: "photo", "single", "imagenet-select" (8 sentences), or "imagenet": the 80 of CLIP's notebook, as
+            open_clip ships them.
+
+    Raises:
+        UsageError: There is no such set.
+    """
+    if name == "imagenet":
+        from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES
+
+        return tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
+    if name not in _SETS:
+        hit = nearest(name, NAMES)
+        hint = f"Did you mean '{hit}'?" if hit else f"Known sets: {', '.join(NAMES)}."
+        raise UsageError(f"templates: '{name}' is neither a sentence with {{}} nor a set.", hint)
+    return _SETS[name]
+
+
+def resolve_templates(entries: Sequence[str]) -> tuple[str, ...]:
+    """Turn a mixed list of sentences and names of sets into sentences, each kept once, in order.
+
+    Raises:
+        UsageError: An entry is no set and does not hold `{}` exactly once; or there are no entries.
+    """
+    sentences: list[str] = []
+    for entry in entries:
+        if "{" not in entry and "}" not in entry:
+            sentences += template_set(entry)
+        elif entry.count("{}") == 1 and entry.count("{") == entry.count("}") == 1:
+            sentences.append(entry)
+        else:
+            raise UsageError(f"templates: '{entry}' must hold {{}} exactly once, and no other braces.")
+    if not sentences:
+        raise UsageError("templates: there is none.", f"Give a sentence with {{}}, or a set: {', '.join(NAMES)}.")
+    return tuple(dict.fromkeys(sentences))

@@ -1,0 +1,171 @@
+"""What all methods share that score each patch of CLIP by its cosine with the names.
+
+A method gives `features`; batching, windows, up-sampling and mask pooling are here.
+"""
+
+from abc import abstractmethod
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from ovseg_cli.core.clip import inputs
+from ovseg_cli.core.errors import ShapeError
+from ovseg_cli.core.methods.base import Method, MethodConfig, Source
+from ovseg_cli.core.types import DensePrediction, Prediction, TextFeatures, WindowPrediction
+
+Key = tuple[int, int]  # picture, window
+
+
+class DenseConfig(MethodConfig):
+    """Settings of methods that score each patch."""
+
+    antialias: bool = Field(
+        default=True, description="Average over all pixels when shrinking a picture, as PIL does; off: bilinear only."
+    )
+    position: Literal["explicit", "scale-factor"] = Field(
+        default="explicit",
+        description="How a ViT's position table is resized: bicubic to the grid's size, or by a scale of (h+0.1)/side.",
+    )
+    upsample_features: int = Field(
+        default=0,
+        ge=0,
+        description="Features are resized to a square grid of this side before the cosine; 0 keeps the patch grid.",
+    )
+    mask_pooling: Literal["features-up", "masks-down"] = Field(
+        default="features-up",
+        description="Mask classification: features brought to the mask's pixels, or masks to the patch grid.",
+    )
+
+
+class DenseMethod(Method):
+    """A method whose scores are cosines of dense features and names."""
+
+    Config = DenseConfig
+    config: DenseConfig
+    sources: ClassVar[dict[str, Source]] = {
+        **Method.sources,
+        "antialias": Source("ours", "CLIP's own preprocessing shrinks with PIL, which averages; PixelCLIP's does not"),
+        "position": Source(
+            "code", "PixelCLIP and MaskCLIP: explicit; SCLIP, ClearCLIP, NACLIP, ProxyCLIP: scale-factor"
+        ),
+        "upsample_features": Source("ours", "PixelCLIP's code resizes to 64 before it normalises"),
+        "mask_pooling": Source("code", "PixelCLIP's training pools up-sampled features; FC-CLIP's masks go down"),
+    }
+
+    @abstractmethod
+    def features(self, images: Tensor) -> Tensor:
+        """Return (B, h, w, D) features, any scale, of (B, 3, H, W) normalised images."""
+
+    @torch.no_grad()
+    def predict(self, images: Sequence[Tensor], text: TextFeatures) -> list[Prediction]:
+        """Score pictures against names: cosines, no temperature.
+
+        Args:
+            images: Pictures of any size, each (3, H, W) uint8 RGB.
+            text: Features of M names.
+
+        Returns:
+            One prediction a picture, `WindowPrediction` where `window` is set.
+        """
+        self._check(text)
+        canvases = [self.prepare(image) for image in images]
+        boxes = [self._boxes(canvas) for canvas in canvases]
+        grids = self._score_windows(canvases, boxes, text.to(self.clip.device).features)
+        return [
+            self._prediction(image, canvas, boxes[i], [grids[i, j] for j in range(len(boxes[i]))])
+            for i, (image, canvas) in enumerate(zip(images, canvases, strict=True))
+        ]
+
+    def prepare(self, image: Tensor) -> Tensor:
+        """Resize and normalise one picture: (3, H, W) uint8 to (3, h, w) on the CLIP's device."""
+        size = self.resize_rule().size(*image.shape[-2:])
+        resized = inputs.resize_image(image.to(self.clip.device), size, self.config.antialias)
+        return inputs.normalise(resized, self.clip.mean, self.clip.std)
+
+    def _boxes(self, canvas: Tensor) -> list[inputs.Box]:
+        height, width = int(canvas.shape[-2]), int(canvas.shape[-1])
+        if not self.config.window:
+            return [(0, 0, height, width)]
+        return inputs.window_boxes((height, width), self.config.window, self.config.stride)
+
+    def _score_windows(self, canvases: list[Tensor], boxes: list[list[inputs.Box]], text: Tensor) -> dict[Key, Tensor]:
+        """Score all windows of all pictures, those of equal size together; returns (M, h, w) each."""
+        by_size: dict[tuple[int, int], list[Key]] = defaultdict(list)
+        for i, windows in enumerate(boxes):
+            for j, box in enumerate(windows):
+                by_size[box[2], box[3]].append((i, j))
+        grids: dict[Key, Tensor] = {}
+        for keys in by_size.values():
+            for start in range(0, len(keys), self.config.windows_per_batch):
+                chunk = keys[start : start + self.config.windows_per_batch]
+                batch = torch.stack([inputs.cut(canvases[i], boxes[i][j]) for i, j in chunk])
+                grids.update(zip(chunk, self.score(batch, text), strict=True))
+        return grids
+
+    def score(self, images: Tensor, text: Tensor) -> Tensor:
+        """Return cosines (B, M, h, w) of (B, 3, H, W) normalised images and (M, D) text features."""
+        maps = self.features(images).permute(0, 3, 1, 2)
+        if self.config.upsample_features:
+            side = self.config.upsample_features
+            maps = F.interpolate(maps, (side, side), mode="bilinear", align_corners=False)
+        return torch.einsum("bdhw,md->bmhw", F.normalize(maps, dim=1), text)
+
+    def _prediction(
+        self, image: Tensor, canvas: Tensor, boxes: list[inputs.Box], grids: list[Tensor]
+    ) -> DensePrediction | WindowPrediction:
+        size = (int(image.shape[-2]), int(image.shape[-1]))
+        if not self.config.window:
+            return DensePrediction(grids[0], size)
+        shape = (int(canvas.shape[-2]), int(canvas.shape[-1]))
+        return WindowPrediction(torch.stack(grids), torch.tensor(boxes), shape, size)
+
+    @torch.no_grad()
+    def classify_masks(self, image: Tensor, masks: Tensor, text: TextFeatures) -> Tensor:
+        """Score masks of one picture by masked average pooling of its dense features.
+
+        Args:
+            image: (3, H, W) uint8 RGB.
+            masks: (N, H, W), 0 to 1.
+            text: Features of M names.
+
+        Returns:
+            (N, M) logits, cosines times the CLIP's `logit_scale`. An empty mask gives a row of zeros.
+
+        Raises:
+            ShapeError: Masks and picture, or text and CLIP, do not fit together.
+
+        Source: PixelCLIP, section 4.2 (no code is published). "features-up" is the pooling of its training, at the
+            mask's own resolution; "masks-down" is FC-CLIP's: masks bilinearly to the grid, binarised at one half.
+        """
+        self._check(text)
+        if masks.shape[-2:] != image.shape[-2:]:
+            raise ShapeError(f"masks {tuple(masks.shape)} and picture {tuple(image.shape)} differ in height or width")
+        text = text.to(self.clip.device)
+        features = self.features(self.prepare(image)[None])[0]
+        weights = self._on_grid(masks.to(features), (int(features.shape[0]), int(features.shape[1])))
+        pooled = F.normalize(weights.flatten(1) @ features.flatten(0, 1), dim=1)
+        return self.clip.logit_scale * pooled @ text.features.T
+
+    def _on_grid(self, masks: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Return (N, h, w) weights of the patches.
+
+        Averaging up-sampled features over a mask is linear in the features, so the mask can be brought down by the
+        transposed up-sampling instead: the same sums, and no features at full size.
+        """
+        if self.config.mask_pooling == "masks-down":
+            small = F.interpolate(masks[:, None], grid, mode="bilinear", align_corners=False)[:, 0]
+            return (small > 0.5).to(masks)
+        rows = inputs.bilinear_weights(grid[0], masks.shape[-2], masks)
+        columns = inputs.bilinear_weights(grid[1], masks.shape[-1], masks)
+        return rows.T @ masks @ columns
+
+    def _check(self, text: TextFeatures) -> None:
+        if text.features.shape[-1] != self.clip.embed_dim:
+            raise ShapeError(
+                f"text features {tuple(text.features.shape)} and the CLIP's {self.clip.embed_dim} dimensions differ"
+            )
