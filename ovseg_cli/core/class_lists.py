@@ -6,7 +6,7 @@ One syntax everywhere:
     names.txt                         a path that ends in .txt: one class a line, `#` begins a comment
 
 A class called `background` without synonyms of its own stands for a list of stuff words (`BACKGROUND_WORDS`), less
-those that are classes themselves. Imports no torch.
+those that are classes themselves. What is refused is refused before torch is imported.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ovseg_cli.core.clip.prompts import resolve_templates
 from ovseg_cli.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def parse_classes(classes: Names, templates: Sequence[str] | None = None) -> "Vo
     Args:
         classes: A text in the syntax above; a path ending in .txt; or a list whose items are names (synonyms joined
             by `/`, commas belong to the name) or sequences of synonyms, taken as they are.
-        templates: Sentences with one `{}` each; None takes the vocabulary's default.
+        templates: Sentences with one `{}` each, or names of sets (`imagenet`); None takes the vocabulary's default.
 
     Returns:
         The vocabulary in the order given. Where a class is called `background` its id is `background`, and
@@ -70,8 +71,30 @@ def parse_classes(classes: Names, templates: Sequence[str] | None = None) -> "Vo
         UsageError: No class, an empty name, a name that stands twice, a file that cannot be read or mixes commas
             into its lines, a template without `{}`.
     """
-    from ovseg_cli.core.types import Vocabulary
+    synonyms = read_classes(classes)
+    sentences = None if templates is None else resolve_templates(templates)
+    names = tuple(row[0] for row in synonyms)
+    background = next((i for i, name in enumerate(names) if name.casefold() == BACKGROUND), None)
+    if background is not None and len(synonyms[background]) == 1:
+        synonyms[background] = _background_words(synonyms)
 
+    from ovseg_cli.core.types import Vocabulary  # imports torch: after everything that may be refused
+
+    vocabulary = Vocabulary(
+        class_names=names,
+        synonyms=tuple(tuple(row) for row in synonyms),
+        background=background,
+        synonym_rule="mean" if background is None else "max",
+    )
+    return vocabulary if sentences is None else replace(vocabulary, templates=sentences)
+
+
+def read_classes(classes: Names) -> list[list[str]]:
+    """Read and check a list of classes without torch: the synonyms of each class, its name first.
+
+    Raises:
+        UsageError: As `parse_classes`.
+    """
     rows, where = _rows(classes)
     synonyms = [_clean(row, where) for row in rows]
     if not synonyms:
@@ -79,32 +102,7 @@ def parse_classes(classes: Names, templates: Sequence[str] | None = None) -> "Vo
     if len(synonyms) > MOST_CLASSES:
         raise UsageError(f"{where}: {len(synonyms)} classes, a 16-bit label map holds {MOST_CLASSES}.")
     _refuse_doubles(synonyms, where)
-    background = next((i for i, row in enumerate(synonyms) if row[0].casefold() == BACKGROUND), None)
-    names = tuple(row[0] for row in synonyms)
-    if background is not None and len(synonyms[background]) == 1:
-        synonyms[background] = _background_words(synonyms)
-    vocabulary = Vocabulary(
-        class_names=names,
-        synonyms=tuple(tuple(row) for row in synonyms),
-        background=background,
-        synonym_rule="mean" if background is None else "max",
-    )
-    return vocabulary if templates is None else replace(vocabulary, templates=check_templates(templates))
-
-
-def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
-    """Return the templates, each with exactly one `{}`.
-
-    Raises:
-        UsageError: There is none, or one has no `{}` or several.
-    """
-    templates = (templates,) if isinstance(templates, str) else tuple(templates)
-    bad = next((t for t in templates if t.count("{}") != 1 or set("{}") & set(t.replace("{}", ""))), None)
-    if bad is not None:
-        raise UsageError(f"template '{bad}': a template has one {{}} where the name goes.", "As in 'a photo of a {}.'")
-    if not templates:
-        raise UsageError("the list of templates is empty.", "As in 'a photo of a {}.'")
-    return templates
+    return synonyms
 
 
 def _rows(classes: Names) -> tuple[list[list[str]], str]:
@@ -115,7 +113,15 @@ def _rows(classes: Names) -> tuple[list[list[str]], str]:
         if not classes.strip():
             raise UsageError("--classes: there is no class in it.", _SHOW)
         return [part.split("/") for part in classes.split(",")], "--classes"
-    return [item.split("/") if isinstance(item, str) else list(item) for item in classes], "class names"
+    return [_synonyms_of(item) for item in classes], "class names"
+
+
+def _synonyms_of(item: str | Sequence[str]) -> list[str]:
+    if isinstance(item, str):
+        return item.split("/")
+    if not isinstance(item, Iterable):
+        raise UsageError(f"class names: {item!r} is not a text.")
+    return list(item)
 
 
 def _read_file(path: Path) -> list[list[str]]:
@@ -169,4 +175,4 @@ def _refuse_doubles(synonyms: Sequence[Sequence[str]], where: str) -> None:
 
 def _background_words(synonyms: Sequence[Sequence[str]]) -> list[str]:
     taken = {name.casefold() for row in synonyms for name in row}
-    return [word for word in BACKGROUND_WORDS if word not in taken]
+    return [word for word in BACKGROUND_WORDS if word not in taken] or [BACKGROUND]

@@ -9,7 +9,7 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +17,17 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from ovseg_cli.core.class_lists import BACKGROUND, Names, check_templates, parse_classes
+from ovseg_cli.core.class_lists import BACKGROUND, Names, parse_classes
+from ovseg_cli.core.clip.prompts import resolve_templates
 from ovseg_cli.core.errors import ShapeError, UsageError
 from ovseg_cli.core.reporter import Reporter, Silent
-from ovseg_cli.core.runtime import folders, open_runtime
+from ovseg_cli.core.runtime import Runtime, folders, open_runtime
 from ovseg_cli.core.segmentation import Segmentation, smallest_dtype
 from ovseg_cli.core.types import Readout, TextFeatures, Vocabulary
 
 if TYPE_CHECKING:
     from ovseg_cli.core.methods.base import Method
+    from ovseg_cli.core.methods.build import ModelChoice
 
 Picture = str | Path | Image.Image | np.ndarray | torch.Tensor
 
@@ -63,6 +65,22 @@ class Segmenter:
         self.reporter = reporter or Silent()
         self._queries: dict[tuple[str, float | None], Query] = {}
 
+    @classmethod
+    def build(
+        cls, choice: "ModelChoice", runtime: Runtime, cache: Path | None = None, reporter: Reporter | None = None
+    ) -> "Segmenter":
+        """Load what `methods.build.choose_model` has chosen.
+
+        Raises:
+            UsageError: A setting does not fit the method.
+            MachineError: The weights are missing.
+        """
+        from ovseg_cli.core.methods.build import build_method
+
+        label = " ".join(part for part in (choice.method, choice.clip, choice.pretrained) if part)
+        data = choice.run.config["run"].get("data") if choice.run else None
+        return cls(build_method(choice, runtime.device, reporter), label, data, cache, reporter)
+
     @torch.no_grad()
     def predict(
         self,
@@ -77,8 +95,9 @@ class Segmenter:
             image: A path, a PIL image, an (H, W, 3) or (H, W) uint8 array, or a (3, H, W) uint8 tensor.
             names: Class names in the syntax of `class_lists`, a list, or a vocabulary; None takes those of the data
                 set that the run was made on. A class called "background" collects stuff words.
-            templates: Sentences with one `{}` each; None takes the vocabulary's own.
-            background_threshold: Pixels whose best class has a lower softmax probability become background, 0 to 1.
+            templates: Sentences with one `{}` each, or names of sets (`imagenet`); None takes the vocabulary's own.
+            background_threshold: Pixels whose best class has a lower probability become background, 0 to 1. The
+                softmax over the names is taken at the CLIP's own `logit_scale`.
 
         Returns:
             The segmentation, at the picture's own size.
@@ -123,12 +142,10 @@ class Segmenter:
         )
 
     def _vocabulary(self, names: Names | Vocabulary | None, templates: Sequence[str] | None) -> Vocabulary:
-        from dataclasses import replace
-
         if names is None:
             names = self._own_vocabulary()
         if isinstance(names, Vocabulary):
-            return names if templates is None else replace(names, templates=check_templates(templates))
+            return names if templates is None else replace(names, templates=resolve_templates(templates))
         return parse_classes(names, templates)
 
     def _own_vocabulary(self) -> Vocabulary:
@@ -149,7 +166,7 @@ class Segmenter:
             names, background = (*names, BACKGROUND), len(names)
         if len(names) == 1:
             self.reporter.warn(f"there is only one class: every pixel becomes '{names[0]}'. Add names, or a threshold.")
-        scale = None if threshold is None else 1.0
+        scale = None if threshold is None else clip.logit_scale
         return Query(names, text, Readout(softmax_scale=scale, threshold=threshold, background=background))
 
 
@@ -177,14 +194,12 @@ def load(
         UsageError: There is no such method, run or setting.
         MachineError: The weights or the device are missing.
     """
-    from ovseg_cli.core.methods.build import build_method, choose_model
+    from ovseg_cli.core.methods.build import choose_model
 
     places = folders(runs=runs)
     choice = choose_model(str(model), places.runs, None, clip, pretrained, settings)
-    method = build_method(choice, device or open_runtime().device, reporter)
-    label = " ".join(part for part in (choice.method, choice.clip, choice.pretrained) if part)
-    data = choice.run.config["run"].get("data") if choice.run else None
-    return Segmenter(method, label, data, places.cache, reporter)
+    runtime = open_runtime() if device is None else Runtime((device,))
+    return Segmenter.build(choice, runtime, places.cache, reporter)
 
 
 def read_picture(image: Picture) -> tuple[np.ndarray, str]:

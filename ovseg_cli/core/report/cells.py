@@ -1,4 +1,4 @@
-"""What is a table? Columns with a kind, rows of cells that keep their numbers, and notes; no formatting, no terminal."""
+"""What is a table? Columns with a kind, rows of cells that keep their numbers, and notes; knows no terminal."""
 
 import math
 from collections.abc import Sequence

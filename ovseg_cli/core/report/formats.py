@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -12,6 +13,7 @@ from ovseg_cli.core.report.cells import Table
 SCHEMA = 1
 Format = Literal["markdown", "latex", "csv", "json"]
 
+_MARKDOWN = {"\\": r"\\", "|": r"\|", "*": r"\*", "`": r"\`", "<": "&lt;", "](": r"]\("}
 _LATEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -131,9 +133,9 @@ def document(tables: Sequence[Table]) -> dict[str, Any]:
 
 def escape_markdown(text: str) -> str:
     """Escape what markdown or HTML would read as markup; underscores inside a word are none."""
-    text = " ".join(text.split())
-    for mark in ("\\", "|", "*", "`", "<", "[", "]"):
-        text = text.replace(mark, "&lt;" if mark == "<" else f"\\{mark}")
+    text = re.sub(r"&(?=#?\w+;)", "&amp;", " ".join(text.split()))
+    for mark, escaped in _MARKDOWN.items():
+        text = text.replace(mark, escaped)
     return " ".join(_escape_outer_underscores(word) for word in text.split(" "))
 
 
@@ -168,6 +170,7 @@ def _all_keys(table: Table, records: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _csv_value(value: Any) -> Any:
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return f"'{value}"
+    if isinstance(value, str):
+        value = " ".join(value.split())
+        return f"'{value}" if value.startswith(("=", "+", "-", "@")) else value
     return "" if value is None else value
