@@ -9,21 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from ovseg_cli.core.data.spec_models import (
-    Background,
-    ClassSpec,
-    ClassSplit,
-    Download,
-    Encoding,
-    Layout,
-    License,
-    NameVariant,
-    OtherLabel,
-    Part,
-    Preset,
-    Slug,
-    Subset,
-)
+from ovseg_cli.core.data.spec_files import Download, Encoding, Layout, License, Subset
+from ovseg_cli.core.data.spec_models import Background, ClassSpec, ClassSplit, NameVariant, OtherLabel, Preset
+from ovseg_cli.core.data.spec_types import Name, Part, Slug
 from ovseg_cli.core.errors import UsageError, nearest, unknown_name
 from ovseg_cli.core.files import digest_of
 
@@ -49,7 +37,7 @@ class Spec(Part):
 
     schema_: Literal[1] = Field(alias="schema")
     name: Slug
-    title: str
+    title: Name
     task: Literal["semantic", "class-agnostic-masks"] = "semantic"
     aliases: list[Slug] = []
     homepage: str | None = None
@@ -57,7 +45,7 @@ class Spec(Part):
     label_dtype: Literal["uint8", "uint16"] | None = None
     default_split: Slug | None = None
     default_variant: Slug | None = None
-    generator: str | None = None
+    generator: Slug | None = None
     notes: list[str] = []
     disagreements: list[str] = []
     license: License | None = None

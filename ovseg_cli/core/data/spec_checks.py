@@ -1,28 +1,13 @@
 """Rules between the values of a spec: what types alone cannot say. Each problem names its key and its mend."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 from ovseg_cli.core import registry
 from ovseg_cli.core.data.spec import CANONICAL, Spec, no_class
-from ovseg_cli.core.data.spec_models import Encoding
-from ovseg_cli.core.errors import UsageError, unknown_name
+from ovseg_cli.core.data.spec_encodings import Problem, encoding_problems
+from ovseg_cli.core.errors import unknown_name
 
 NO_SPLIT = "none"
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One broken rule: the dotted key, what is wrong, and what mends it."""
-
-    key: str
-    what: str
-    mend: str
-
-    @classmethod
-    def of(cls, key: str, error: UsageError) -> "Problem":
-        """Take over the sentence and the mend of an error about a value."""
-        return cls(key, error.message, error.mend or "")
 
 
 def problems(spec: Spec) -> Iterator[Problem]:
@@ -32,7 +17,7 @@ def problems(spec: Spec) -> Iterator[Problem]:
     yield from _numbers(spec)
     yield from _splits(spec)
     yield from _variants(spec)
-    yield from _encodings(spec)
+    yield from encoding_problems(spec)
     yield from _layouts(spec)
     yield from _settings(spec)
 
@@ -171,84 +156,6 @@ def _variants(spec: Spec) -> Iterator[Problem]:
             )
     if spec.default_variant is not None and spec.default_variant not in [CANONICAL, *ids]:
         yield Problem.of("default_variant", unknown_name("name variant", spec.default_variant, [CANONICAL, *ids]))
-
-
-def _encodings(spec: Spec) -> Iterator[Problem]:
-    if spec.encoding:
-        yield from _encoding(spec, spec.encoding, "encoding", None)
-    for i, layout in enumerate(spec.layouts):
-        if layout.encoding:
-            yield from _encoding(spec, layout.encoding, f"layouts[{i}].encoding", i)
-
-
-def _encoding(spec: Spec, encoding: Encoding, key: str, layout: int | None) -> Iterator[Problem]:
-    raw_ids = spec.raw_ids(None if layout is None else spec.layouts[layout])
-    if isinstance(encoding.raw_ids, list) and len(raw_ids) != spec.num_classes:
-        yield Problem(
-            f"{key}.raw_ids",
-            f"{len(raw_ids)} raw_ids for {spec.num_classes} classes.",
-            "Give one a class, in train-id order.",
-        )
-        return
-    yield from _needed(encoding, key)
-    background = spec.background.train_id if spec.background else None
-    if (encoding.elsewhere == "background" or encoding.background_raw) and background is None:
-        yield Problem(f"{key}.elsewhere", "there is no background class.", "Add [background] with its train_id.")
-    for i, raw in enumerate(raw_ids):
-        if raw is None and spec.task == "semantic" and i != background:
-            name = "color" if encoding.rgb_rule == "color" else "raw_id"
-            yield Problem(
-                f"classes[{i}].{name}",
-                f"class '{spec.class_names[i]}' has no {name}.",
-                f"Add {name}; only a background class may lack it.",
-            )
-    limit = 1 << (encoding.bits or 16)
-    for where, values in (
-        ("ignore_raw", encoding.ignore_raw),
-        ("background_raw", encoding.background_raw),
-        ("raw_ids", raw_ids),
-    ):
-        for k, raw in enumerate(values):
-            spot = (
-                f"{key}.{where}[{k}]"
-                if where != "raw_ids" or isinstance(encoding.raw_ids, list)
-                else f"classes[{k}].raw_id"
-            )
-            if raw is not None and raw >= limit:
-                yield Problem(
-                    spot,
-                    f"raw value {raw} does not fit into {encoding.bits or 16} bits.",
-                    f"Values are 0 to {limit - 1}; raise {key}.bits.",
-                )
-            if where != "raw_ids" and raw in raw_ids:
-                yield Problem(
-                    spot,
-                    f"raw value {raw} is also class '{spec.class_names[raw_ids.index(raw)]}'.",
-                    f"Remove it from '{where}'.",
-                )
-    for k, raw in enumerate(encoding.background_raw):
-        if raw in encoding.ignore_raw:
-            yield Problem(
-                f"{key}.background_raw[{k}]", f"raw value {raw} is also in 'ignore_raw'.", "Remove it from one of them."
-            )
-
-
-def _needed(encoding: Encoding, key: str) -> Iterator[Problem]:
-    """Keys that a kind needs, and that no other kind may carry."""
-    for kind, name, example in (
-        ("rgb-png", "rgb_rule", '"color"'),
-        ("mat", "variable", '"LabelMap"'),
-        ("rle-json", "records", '"annotations"'),
-    ):
-        given = getattr(encoding, name) is not None
-        if encoding.kind == kind and not given:
-            yield Problem(f"{key}.{name}", f"kind '{kind}' needs '{name}'.", f"Add {name} = {example}.")
-        if encoding.kind != kind and given:
-            yield Problem(
-                f"{key}.{name}",
-                f"'{name}' means nothing for kind '{encoding.kind}'.",
-                f'Remove it, or use kind = "{kind}".',
-            )
 
 
 def _layouts(spec: Spec) -> Iterator[Problem]:

@@ -1,37 +1,14 @@
-"""What stands in a data set's spec: the typed nouns of `data_specs/NAME.toml`. Imports neither torch nor numpy.
+"""What a spec says about classes: names, splits, how papers name them, background, settings for methods.
 
 These models know types and forms of values; rules between values are in `spec_checks.py`, reading is in `specs.py`.
 """
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from ovseg_cli.core.data.spec_types import Name, Part, Prompt, RawId, Slug
 from ovseg_cli.core.files import digest_of
-
-
-def _below(path: str) -> str:
-    """Refuse paths that leave the data set's folder: no way out of a folder."""
-    if path.startswith("/") or "\\" in path or ":" in path or ".." in path.split("/") or not path.isprintable():
-        raise ValueError("a path below the data set's folder is needed: relative, forward slashes, no '..'")
-    return path
-
-
-# Names that become folders or stand after a colon on the command line; no way out of a folder.
-Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._+-]*$", max_length=64)]
-# Names that stand in tables and prompts: no control characters, no blanks at the ends.
-Name = Annotated[str, Field(pattern=r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?$", max_length=200)]
-# Texts that papers feed to the text encoder, exactly as in their files (one has a blank at its end).
-Prompt = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$", max_length=400)]
-# Paths below the data set's folder: relative, no parent folder, forward slashes.
-RelativePath = Annotated[str, Field(min_length=1, max_length=400), AfterValidator(_below)]
-RawId = Annotated[int, Field(ge=0, lt=1 << 24)]
-
-
-class Part(BaseModel):
-    """Base of all parts of a spec: unknown keys are refused, values are not converted, nothing is changed later."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
 
 
 class ClassSpec(Part):
@@ -104,7 +81,7 @@ class NameVariant(Part):
     source: str
     kind: Literal["names", "synonyms", "comma-parts"]
     synonym_rule: Literal["mean", "max"] = "mean"
-    entries: dict[str, Annotated[list[Prompt], Field(min_length=1)]] = {}
+    entries: dict[Name, Annotated[list[Prompt], Field(min_length=1)]] = {}
     note: str | None = None
 
 
@@ -120,113 +97,6 @@ class Background(Part):
     train_id: Annotated[int, Field(ge=0)]
     meaning: str
     prediction: str | None = None
-
-
-class Encoding(Part):
-    """How a label file stores classes, and what becomes of values that are no class.
-
-    Attributes:
-        kind: Form of the file.
-        bits: Bits of a raw value: 8, 16 or 24; None for files that hold no label map.
-        values: The meaning in words.
-        rgb_rule: For "rgb-png": how red, green and blue (0 to 255) make the raw value; "color" compares with
-            `classes[].color` instead.
-        variable: For "mat": name of the matrix.
-        records: For "rle-json": key of the list of records.
-        ignore_raw: Raw values that become `ignore_label`.
-        background_raw: Raw values besides its `raw_id` that become the background class.
-        elsewhere: What a raw value becomes that neither a class nor a list above holds: "refuse" is an error that
-            names the file, "ignore" is `ignore_label`, "background" the background class.
-        raw_ids: Raw values in train-id order where they differ from `classes[].raw_id`; "train-ids" where the file is
-            converted already (then `ignore_label` means ignore).
-    """
-
-    kind: Literal[
-        "label-png",
-        "label-tiff",
-        "palette-png",
-        "rgb-png",
-        "mat",
-        "rle-json",
-        "coco-panoptic",
-        "coco-instances",
-    ]
-    bits: Literal[8, 16, 24] | None = None
-    values: str | None = None
-    rgb_rule: Literal["r//10*256+g", "r+256*g+65536*b", "color"] | None = None
-    variable: str | None = None
-    records: str | None = None
-    ignore_raw: list[RawId] = []
-    background_raw: list[RawId] = []
-    elsewhere: Literal["refuse", "ignore", "background"] = "refuse"
-    raw_ids: Literal["train-ids"] | list[RawId] | None = None
-    note: str | None = None
-
-
-class SubsetLayout(Part):
-    """Where the files of one subset lie below the source folder.
-
-    In the patterns `{stem}` stands for what image and label have in common (no slash), `*` for any text without a
-    slash and `**` for any number of folders.
-
-    Attributes:
-        images: Pattern of the images.
-        labels: Pattern of the labels, or one file that holds all of them; None where labels are not public.
-        list: File that lists the subset; None: every file that fits a pattern.
-        list_columns: With a list: "stem" (one a line), "paths" (image and label separated by blanks; only the last
-            two parts of each path count), or "json-phase" (records `images[]` whose `phase` is the subset's name).
-            Without one: "labels" where the label files say which images belong to the subset, else the images do.
-    """
-
-    images: RelativePath
-    labels: RelativePath | None = None
-    list: RelativePath | None = None
-    list_columns: Literal["stem", "paths", "json-phase", "labels"] = "stem"
-
-
-class Layout(Part):
-    """One arrangement of folders in which the data set is found.
-
-    Attributes:
-        source: Who uses it; "official" for the unpacked download.
-        roots: Folders below the user's source folder that the patterns may start from, tried in order.
-        subsets: Subset name → patterns.
-        encoding: How labels are stored here, where it differs from the spec's `encoding`.
-        examples: Paths of some files as they really are.
-    """
-
-    id: Slug
-    source: str
-    roots: Annotated[list[RelativePath], Field(min_length=1)] = ["."]
-    subsets: dict[Slug, SubsetLayout]
-    encoding: Encoding | None = None
-    examples: list[str] = []
-    note: str | None = None
-
-
-class Subset(Part):
-    """One part of the data; `images` is the expected count, None where unknown."""
-
-    images: Annotated[int, Field(ge=0)] | None = None
-    note: str | None = None
-
-
-class License(Part):
-    """What may be done with the data, in words, and what was read to say so."""
-
-    annotations: str
-    images: str
-    redistribution: str
-    verified_from: str
-
-
-class Download(Part):
-    """What to fetch, from which page, which file; `login` where an account or a form stands before it."""
-
-    what: str
-    page: str
-    file: str | None = None
-    login: bool = False
 
 
 class OtherLabel(Part):
@@ -247,14 +117,14 @@ class Preset(Part):
         methods: Method name → its own settings.
     """
 
-    clip: str | None = None
+    clip: Name | None = None
     templates: Annotated[list[Prompt], Field(min_length=1)] | None = None
     resize: Literal["square", "short-side", "none"] | None = None
     side: Annotated[int, Field(ge=0)] | None = None
     max_long_side: Annotated[int, Field(ge=1)] | None = None
     window: Annotated[int, Field(ge=0)] | None = None
     stride: Annotated[int, Field(ge=0)] | None = None
-    methods: dict[str, dict[str, Any]] = {}
+    methods: dict[Slug, dict[str, Any]] = {}
 
     def settings(self, method: str) -> dict[str, Any]:
         """Settings for a method's config: the shared ones that are set, then the method's own."""

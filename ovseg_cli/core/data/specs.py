@@ -7,21 +7,13 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from ovseg_cli.core.data.spec import CANONICAL, Spec
 from ovseg_cli.core.data.spec_checks import NO_SPLIT, problems
-from ovseg_cli.core.data.spec_models import (
-    Background,
-    ClassSpec,
-    ClassSplit,
-    Encoding,
-    Layout,
-    NameVariant,
-    Preset,
-    Subset,
-    SubsetLayout,
-)
+from ovseg_cli.core.data.spec_files import Encoding, Layout, Subset, SubsetLayout
+from ovseg_cli.core.data.spec_models import Background, ClassSpec, ClassSplit, NameVariant, Preset
+from ovseg_cli.core.data.spec_refusals import refuse_types, refused
 from ovseg_cli.core.data.splits import DataChoice, own_split
 from ovseg_cli.core.errors import UsageError, nearest, unknown_name
 
@@ -118,9 +110,9 @@ def _read(path: Path, shown: str) -> Spec:
     try:
         spec = Spec.model_validate(document)
     except ValidationError as error:
-        raise _refuse_types(error, document, shown) from None
+        raise refuse_types(error, document, shown) from None
     for problem in problems(spec):
-        raise _refused(shown, problem.key, problem.what, problem.mend)
+        raise refused(shown, problem.key, problem.what, problem.mend)
     return spec
 
 
@@ -150,79 +142,6 @@ def _similar_file(path: Path) -> str:
 
 def _sentence(text: str) -> str:
     return text if text.endswith(".") else text + "."
-
-
-def _refused(shown: str, key: str, what: str, mend: str) -> UsageError:
-    return UsageError(f"{shown}: {what}", f"{mend} (key {key})")
-
-
-def _refuse_types(error: ValidationError, document: dict[str, Any], shown: str) -> UsageError:
-    """Turn pydantic's first complaint into file, key and mend; unknown keys come first, since they explain the rest."""
-    found = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")[0]
-    place = _place(found["loc"], document)
-    key, value, kind = _dotted(place), found["input"], found["type"]
-    last = place[-1] if place else ""
-    if kind == "extra_forbidden":
-        known = _known_keys(Spec, place[:-1])
-        hit = nearest(str(last), known)
-        mend = f"Did you mean '{hit}'?" if hit else f"Known: {', '.join(known)}."
-        return _refused(shown, key, f"unknown key '{last}'.", mend)
-    if kind == "missing":
-        return _refused(shown, key, f"'{last}' is missing.", "Add it; a shipped spec shows how.")
-    if kind == "literal_error":
-        choices = found["ctx"]["expected"].replace("'", "")
-        hit = nearest(str(value), choices.replace(" or ", ", ").split(", "))
-        mend = f"Did you mean '{hit}'?" if hit else f"Use one of: {choices}."
-        return _refused(shown, key, f"{last} = {value!r} is not one of: {choices}.", mend)
-    if kind == "string_pattern_mismatch":
-        return _refused(shown, key, f"{value!r} cannot stand here.", _pattern_help(found["ctx"]["pattern"]))
-    return _refused(
-        shown, key, f"{found['msg'].removeprefix('Value error, ')}, but got {_short(value)}.", "Correct this value."
-    )
-
-
-def _pattern_help(pattern: str) -> str:
-    if pattern.startswith("^[a-z0-9]"):
-        return "Use small letters, digits, '-', '_', '+' and '.', starting with a letter or digit."
-    return "Write a word without control characters and without blanks at its ends."
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _place(loc: tuple[str | int, ...], document: Any) -> list[str | int]:
-    """Keep the parts of pydantic's location that are keys and places in the document (it adds names of types)."""
-    place: list[str | int] = []
-    for i, part in enumerate(loc):
-        inside = isinstance(part, int) if isinstance(document, list) else isinstance(document, dict)
-        is_last = i == len(loc) - 1
-        if inside and (is_last or (part in document if isinstance(document, dict) else part < len(document))):  # type: ignore[operator]
-            place.append(part)
-            document = document[part] if not is_last else None
-    return place
-
-
-def _dotted(place: list[str | int]) -> str:
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
-    return text.removeprefix(".")
-
-
-def _known_keys(model: type[BaseModel], place: list[str | int]) -> list[str]:
-    """Return the keys that may stand at a place of the document."""
-    for part in place:
-        inner = _inner_model(model.model_fields[part].annotation) if part in model.model_fields else None
-        model = inner or model
-    return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def _inner_model(annotation: Any) -> type[BaseModel] | None:
-    """Find the model within `list[X]`, `dict[str, X]` or `X | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    inner = (_inner_model(argument) for argument in getattr(annotation, "__args__", ()))
-    return next((model for model in inner if model), None)
 
 
 def parse_data(text: str, unseen: str | None = None) -> DataChoice:
