@@ -130,7 +130,7 @@ def folder_lock(folder: Path, what: str) -> Iterator[None]:
     make_folder(folder)
     path = folder / ".lock"
     try:
-        stream = open(path, "a+", encoding="utf-8")  # noqa: SIM115
+        stream = open(path, "a+", encoding="utf-8")
     except OSError as error:
         raise explain_os_error(error, path) from error
     with stream:

@@ -205,8 +205,9 @@ def _decode(picture: Image.Image, path: Path, error: type[OvsegError]) -> None:
 
 
 def _raw_mode(picture: Image.Image) -> str:
-    arguments = picture.tile[0][3] if picture.tile else ""
-    return arguments if isinstance(arguments, str) else str(arguments[0]) if arguments else ""
+    tiles = getattr(picture, "tile", [])
+    arguments = tiles[0][3] if tiles else ""
+    return arguments if isinstance(arguments, str) else str(next(iter(arguments or ("",))))
 
 
 def _orientation(picture: Image.Image) -> int:

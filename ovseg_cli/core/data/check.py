@@ -1,0 +1,173 @@
+"""Whether prepared data is whole: every file readable and unchanged, labels within the spec, counts as expected.
+
+Broken files are problems and end in a DataError that names them; what merely may be a mistake (fewer pictures than
+the official set, a class that never occurs, a picture in training and in validation) is a warning.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ovseg_cli.core.data.convert import SeenLabels, hide, label_hash
+from ovseg_cli.core.data.images import load_image, load_label
+from ovseg_cli.core.data.layout import Problem
+from ovseg_cli.core.data.manifest import Entry, count_pixels
+from ovseg_cli.core.data.parallel import ordered_map
+from ovseg_cli.core.data.spec import Spec
+from ovseg_cli.core.errors import DataError, OvsegError
+from ovseg_cli.core.files import sha256_file
+from ovseg_cli.core.reporter import Reporter
+
+_SHOWN = 4
+
+
+class BrokenData(DataError):
+    """Files of a data set are broken.
+
+    Args:
+        name: Data set.
+        problems: All of them; the message shows the first few.
+        listed: File that holds them all, None where nothing was written.
+        command: The command to run after mending.
+    """
+
+    def __init__(self, name: str, problems: Sequence[Problem], listed: Path | None, command: str):
+        self.problems = tuple(problems)
+        shown = "; ".join(str(problem) for problem in problems[:_SHOWN])
+        more = len(problems) - _SHOWN
+        rest = f"; and {more} more" if more > 0 else ""
+        where = f" (all: {listed})" if listed and more > 0 else ""
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        mend = f"{problems[0].mend} Then: {command}".strip()
+        super().__init__(f"{name}: {count}: {shown}{rest}{where}.", mend)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (DataError, (self.message, self.mend))
+
+
+def findings(spec: Spec, subsets: dict[str, list[Entry]]) -> list[str]:
+    """Return what may be a mistake: counts, classes that never occur, the same picture in two subsets."""
+    return [*_counts(spec, subsets), *_absent_classes(spec, subsets), *_duplicates(subsets)]
+
+
+def _counts(spec: Spec, subsets: dict[str, list[Entry]]) -> list[str]:
+    notes = []
+    for name, subset in spec.subsets.items():
+        have, expected = len(subsets.get(name, ())), subset.images
+        if name not in subsets:
+            of = f" ({expected} pictures)" if expected else ""
+            notes.append(f"{spec.name}: subset '{name}'{of} is not there.")
+        elif expected is not None and have < expected:
+            notes.append(f"{spec.name}: subset '{name}' has {have} of the {expected} pictures of the official one.")
+        elif expected is not None and have > expected:
+            notes.append(f"{spec.name}: subset '{name}' has {have} pictures, more than the official {expected}.")
+    return notes
+
+
+def _absent_classes(spec: Spec, subsets: dict[str, list[Entry]]) -> list[str]:
+    notes = []
+    for name, entries in subsets.items():
+        if not any(entry.label for entry in entries):
+            continue
+        _, pictures, _ = count_pixels(entries, spec.num_classes)
+        absent = [spec.class_names[i] for i, count in enumerate(pictures) if count == 0]
+        if absent:
+            some = f"{', '.join(absent[:8])}{' …' if len(absent) > 8 else ''}"
+            word = "class never occurs" if len(absent) == 1 else "classes never occur"
+            notes.append(f"{spec.name}: {len(absent)} {word} in subset '{name}': {some}.")
+    return notes
+
+
+def _duplicates(subsets: dict[str, list[Entry]]) -> list[str]:
+    """Name pictures that training and another subset share, by content."""
+    training = {e.image_sha: f"{name}/{e.stem}" for name in subsets if is_training(name) for e in subsets[name]}
+    notes = []
+    for name, entries in subsets.items():
+        shared = [(training[e.image_sha], f"{name}/{e.stem}") for e in entries if e.image_sha in training]
+        if shared and not is_training(name):
+            some = ", ".join(f"{a} = {b}" for a, b in shared[:3])
+            more = f" and {len(shared) - 3} more" if len(shared) > 3 else ""
+            word = "picture is" if len(shared) == 1 else "pictures are"
+            notes.append(f"{len(shared)} {word} in the training set and in '{name}': {some}{more}.")
+    return notes
+
+
+def is_training(subset: str) -> bool:
+    """Whether methods train on a subset ("train", "train-aug", …), so that it gets seen-only labels."""
+    return subset.startswith("train")
+
+
+@dataclass(frozen=True)
+class Verifier:
+    """Compares one prepared picture with its entry; picklable."""
+
+    root: Path
+    seen: tuple[SeenLabels, ...]
+    ignore_label: int
+    num_classes: int
+    drawn: bool
+
+    def __call__(self, entry: Entry) -> tuple[Problem, ...]:
+        """Return what is broken."""
+        problems: list[Problem] = []
+        for look in (self._image, self._labels):
+            try:
+                look(entry, problems)
+            except (OvsegError, OSError) as error:
+                file = str(self.root / entry.image)
+                text = getattr(error, "message", None) or str(error)
+                file, _, what = text.partition(": ") if ": " in text else (file, "", text)
+                problems.append(Problem(file, what.rstrip("."), getattr(error, "mend", None) or ""))
+        return tuple(problems)
+
+    def _image(self, entry: Entry, problems: list[Problem]) -> None:
+        path = self.root / entry.image
+        picture = load_image(path, upright=entry.upright)
+        if picture.shape[:2] != (entry.height, entry.width):
+            what = f"is {picture.shape[1]} x {picture.shape[0]}, was {entry.width} x {entry.height} when prepared"
+            problems.append(Problem(str(path), what, "Restore the picture."))
+        elif not self.drawn and sha256_file(path)[:32] != entry.image_sha:
+            problems.append(Problem(str(path), "the picture has changed since it was prepared", "Restore the picture."))
+
+    def _labels(self, entry: Entry, problems: list[Problem]) -> None:
+        if entry.label is None:
+            return
+        path = self.root / entry.label
+        label = load_label(path)
+        values = np.unique(label)
+        strange = values[(values >= self.num_classes) & (values != self.ignore_label)]
+        if label_hash(label) != entry.label_sha:
+            more = f"; value {strange[0]} is outside the spec" if strange.size else ""
+            problems.append(Problem(str(path), f"the label has changed since it was prepared{more}", "Remove it."))
+            return
+        for part in self.seen if entry.seen else ():
+            path = self.root / f"labels-{part.split}" / Path(entry.label).relative_to("labels")
+            if not np.array_equal(load_label(path), hide(label, part.hidden, self.ignore_label)):
+                what = f"does not leave out exactly the unseen classes of split '{part.split}'"
+                problems.append(Problem(str(path), what, "Remove it."))
+
+
+def verify(
+    verifier: Verifier, subsets: dict[str, list[Entry]], reporter: Reporter, workers: int
+) -> tuple[Problem, ...]:
+    """Read every prepared file again and compare it with its record; also find files that have none."""
+    problems: list[Problem] = []
+    for name, entries in subsets.items():
+        results = ordered_map(verifier, entries, workers)
+        for found in reporter.track(results, f"check {verifier.root.name} {name}", total=len(entries)):
+            problems.extend(found)
+        problems.extend(_strays(verifier.root / "images" / name, {Path(e.image).name for e in entries}, "image"))
+        labels = {Path(e.label).name for e in entries if e.label}
+        problems.extend(_strays(verifier.root / "labels" / name, labels, "label"))
+    return tuple(problems)
+
+
+def _strays(folder: Path, known: set[str], what: str) -> list[Problem]:
+    """Name files of a folder that no record knows."""
+    names = sorted(os.listdir(folder)) if folder.is_dir() else []
+    unknown = [name for name in names if name not in known and not name.startswith(".")]
+    other = "label" if what == "image" else "image"
+    return [Problem(str(folder / name), f"this {what} has no {other}", "Remove it.") for name in unknown]

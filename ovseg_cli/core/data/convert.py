@@ -1,0 +1,307 @@
+"""How one picture is prepared: read and judged, its label turned into train ids, everything written whole.
+
+`Converter` takes files of a source, `Drawer` takes scenes of a generator. Both are picklable, so that they run in
+worker processes, and neither ever writes outside the data set's own folder.
+"""
+
+import contextlib
+import hashlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ovseg_cli.core.data.images import image_size, load_image, load_label, write_label, write_png
+from ovseg_cli.core.data.layout import Item, Problem
+from ovseg_cli.core.data.manifest import Entry, is_unchanged
+from ovseg_cli.core.errors import OvsegError
+from ovseg_cli.core.files import explain_os_error, make_folder, sha256_file, write_bytes
+
+
+@dataclass(frozen=True)
+class SeenLabels:
+    """A class split whose seen-only labels are written: its id, its fingerprint, the train ids to leave out."""
+
+    split: str
+    digest: str
+    hidden: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a picture: its entry, or the problems that kept it from having one."""
+
+    entry: Entry | None = None
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass
+class Picture:
+    """A picture on its way: its (H, W) train ids, and its (H, W, 3) uint8 pixels where they are written here."""
+
+    height: int
+    width: int
+    image_sha: str
+    label: np.ndarray | None
+    upright: bool = True
+    pixels: Any = None
+    caption: str | None = None
+    inputs: list[list[Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Maker:
+    """What both ways share.
+
+    Attributes:
+        root: Folder of the data set.
+        subset: Name of the subset.
+        ignore_label: Value of unlabelled pixels in the labels.
+        label_dtype: "uint8" or "uint16".
+        seen: Seen-only labels to write.
+        num_classes: K.
+        write: False only judges.
+    """
+
+    root: Path
+    subset: str
+    ignore_label: int
+    label_dtype: str
+    num_classes: int
+    seen: tuple[SeenLabels, ...] = ()
+    write: bool = True
+
+    def __call__(self, item: Item) -> Outcome:
+        """Prepare one picture; what is broken about it becomes problems."""
+        problems: list[Problem] = []
+        picture = self.load(item, problems)
+        if picture is None or problems:
+            return Outcome(None, tuple(problems))
+        return Outcome(self._store(item, picture))
+
+    def load(self, item: Item, problems: list[Problem]) -> Picture | None:
+        """Read or draw the picture."""
+        raise NotImplementedError
+
+    def image_path(self, item: Item) -> str:
+        """Path of the picture below the data set's folder."""
+        return f"images/{self.subset}/{item.stem}{Path(item.image or '.png').suffix}"
+
+    def store_image(self, item: Item, picture: Picture) -> dict[str, list[int]]:
+        """Link, copy or write the picture; return path → bytes and mtime unless it is a link."""
+        raise NotImplementedError
+
+    def is_done(self, item: Item, entry: Entry | None) -> bool:
+        """Whether an earlier run left this picture complete and its source has not changed since."""
+        if entry is None or entry.inputs != self.inputs(item) or entry.image != self.image_path(item):
+            return False
+        if any(entry.seen.get(part.split) != part.digest for part in self.seen):
+            return False
+        complete = set(self._label_paths(item)) <= set(entry.files) if item.label or entry.label else True
+        kept = all(is_unchanged(self.root / path, facts) for path, facts in entry.files.items())
+        return complete and kept and (self.root / entry.image).exists()
+
+    def inputs(self, item: Item) -> list[list[Any]]:
+        """What the picture is made from, as recorded in its entry."""
+        raise NotImplementedError
+
+    def _label_paths(self, item: Item) -> dict[str, tuple[int, ...]]:
+        """Path of each label file of a picture → the train ids that it leaves out."""
+        paths: dict[str, tuple[int, ...]] = {f"labels/{self.subset}/{item.stem}.png": ()}
+        return paths | {f"labels-{part.split}/{self.subset}/{item.stem}.png": part.hidden for part in self.seen}
+
+    def _store(self, item: Item, picture: Picture) -> Entry:
+        label = picture.label
+        written = self.store_image(item, picture) if self.write else {}
+        if self.write and label is not None:
+            written |= self._store_labels(item, label)
+        return Entry(
+            stem=item.stem,
+            image=self.image_path(item),
+            label=None if label is None else next(iter(self._label_paths(item))),
+            height=picture.height,
+            width=picture.width,
+            image_sha=picture.image_sha,
+            label_sha=label_hash(label),
+            upright=picture.upright,
+            pixels=histogram(label),
+            files=written,
+            inputs=picture.inputs,
+            seen={part.split: part.digest for part in self.seen},
+            caption=picture.caption,
+        )
+
+    def _store_labels(self, item: Item, label: np.ndarray) -> dict[str, list[int]]:
+        written = {}
+        for path, hidden in self._label_paths(item).items():
+            write_label(self.root / path, hide(label, hidden, self.ignore_label), self.label_dtype, sync=False)
+            written[path] = _facts(self.root / path)
+        return written
+
+
+@dataclass(frozen=True)
+class Converter(Maker):
+    """Prepares files of a source folder.
+
+    Attributes:
+        table: Raw value → train id, -1 where the spec has no such value.
+        what: How messages name the label space, for instance "camvid".
+        link: Link pictures to the source; False copies them.
+    """
+
+    table: np.ndarray = field(default_factory=lambda: np.arange(256))
+    what: str = ""
+    link: bool = True
+
+    def inputs(self, item: Item) -> list[list[Any]]:
+        """Path, bytes and mtime of the source files."""
+        return [[path, *_facts(Path(path))] for path in (item.image, item.label) if path]
+
+    def load(self, item: Item, problems: list[Problem]) -> Picture | None:
+        """Read image and label; check that both can be read, have one size, and hold known values only."""
+        try:
+            image = Path(item.image or "")
+            picture = Picture(0, 0, "", None, inputs=self.inputs(item))
+            picture.height, picture.width = load_image(image).shape[:2]
+            raw = load_label(Path(item.label)) if item.label else None
+            if raw is not None:
+                picture.upright = self._fit_size(image, raw, picture, problems, item)
+                picture.label = self._to_train_ids(raw, problems, item)
+            picture.image_sha = sha256_file(image)[:32]
+        except (OvsegError, OSError) as error:
+            problems.append(_as_problem(error, item))
+            return None
+        return picture
+
+    def store_image(self, item: Item, picture: Picture) -> dict[str, list[int]]:
+        """Link the picture, or copy it where links are impossible."""
+        path, source = self.image_path(item), Path(item.image or "").absolute()
+        if self.link:
+            make_link(self.root / path, source)
+            return {}
+        write_bytes(self.root / path, source.read_bytes())
+        return {path: _facts(self.root / path)}
+
+    def _fit_size(self, image: Path, raw: np.ndarray, picture: Picture, problems: list[Problem], item: Item) -> bool:
+        """Return whether the EXIF rotation holds: the label decides, since some were drawn without it."""
+        if raw.shape == (picture.height, picture.width):
+            return True
+        if raw.shape == image_size(image):
+            picture.height, picture.width = raw.shape
+            return False
+        what = f"the label is {_size(raw.shape)}, its image {_size((picture.height, picture.width))} (width x height)"
+        problems.append(Problem(str(item.label), what, "Fetch both again, or remove the pair."))
+        return True
+
+    def _to_train_ids(self, raw: np.ndarray, problems: list[Problem], item: Item) -> np.ndarray:
+        inside = (raw >= 0) & (raw < len(self.table))
+        ids = self.table[np.where(inside, raw, 0)]
+        strange = ~inside | (ids < 0)
+        if strange.any():
+            values, counts = np.unique(raw[strange], return_counts=True)
+            named = ", ".join(f"{v} ({n} pixels)" for v, n in list(zip(values, counts, strict=True))[:3])
+            more = f" and {len(values) - 3} more" if len(values) > 3 else ""
+            word = "value" if len(values) == 1 else "values"
+            what = f"the label holds {word} {named}{more}, which {self.what} does not know"
+            problems.append(
+                Problem(str(item.label), what, "Is it the right file? Otherwise list the value in the spec.")
+            )
+        return ids.astype(self.label_dtype)
+
+
+@dataclass(frozen=True)
+class Drawer(Maker):
+    """Prepares scenes of a generator.
+
+    Attributes:
+        generator: Offers `scene(subset, index)` → image (H, W, 3) uint8, label (H, W), caption.
+        digest: Its fingerprint.
+    """
+
+    generator: Any = None
+    digest: str = ""
+
+    def inputs(self, item: Item) -> list[list[Any]]:
+        """The generator's fingerprint and the scene's place."""
+        return [["scene", item.index, self.digest[:16]]]
+
+    def load(self, item: Item, problems: list[Problem]) -> Picture | None:
+        """Draw the scene and check its label."""
+        image, label, caption = self.generator.scene(self.subset, item.index)
+        strange = label[(label >= self.num_classes) & (label != self.ignore_label)]
+        if strange.size or label.shape != image.shape[:2]:
+            problems.append(Problem(f"{self.subset}/{item.stem}", "the generator drew a label that its spec forbids"))
+            return None
+        sha = hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()[:32]
+        height, width = label.shape
+        label = label.astype(self.label_dtype)
+        return Picture(height, width, sha, label, pixels=image, caption=caption, inputs=self.inputs(item))
+
+    def store_image(self, item: Item, picture: Picture) -> dict[str, list[int]]:
+        """Write the drawn picture as PNG."""
+        path = self.image_path(item)
+        write_png(self.root / path, picture.pixels, sync=False)
+        return {path: _facts(self.root / path)}
+
+
+def hide(label: np.ndarray, hidden: tuple[int, ...], ignore_label: int) -> np.ndarray:
+    """Return the label with the hidden train ids set to `ignore_label`; other ids keep their place."""
+    return np.where(np.isin(label, hidden), np.asarray(ignore_label, label.dtype), label) if hidden else label
+
+
+def label_hash(label: np.ndarray | None) -> str | None:
+    """Hash of size and train ids, whatever the depth and the compression of the file."""
+    if label is None:
+        return None
+    digest = hashlib.sha256(np.array(label.shape, "<i8").tobytes())
+    digest.update(np.ascontiguousarray(label, "<u2").tobytes())
+    return digest.hexdigest()[:32]
+
+
+def histogram(label: np.ndarray | None) -> list[list[int]]:
+    """Return [value, count] of each value that occurs."""
+    if label is None:
+        return []
+    counts = np.bincount(label.reshape(-1))
+    return [[int(value), int(counts[value])] for value in np.flatnonzero(counts)]
+
+
+def make_link(target: Path, source: Path) -> None:
+    """Put a symbolic link into place, atomically; one that already points there stays.
+
+    Raises:
+        MachineError: Something is in the way, or the disk refuses links.
+    """
+    with contextlib.suppress(OSError):
+        if os.readlink(target) == str(source):
+            return
+    make_folder(target.parent)
+    temporary = target.parent / f".{target.name}.{os.getpid()}.part"
+    try:
+        os.symlink(source, temporary)
+        os.replace(temporary, target)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise explain_os_error(error, target) from error
+
+
+def _facts(path: Path) -> list[int]:
+    try:
+        facts = os.stat(path)
+    except OSError:  # reading it will say why
+        return [-1, -1]
+    return [facts.st_size, facts.st_mtime_ns]
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]} x {shape[0]}"
+
+
+def _as_problem(error: Exception, item: Item) -> Problem:
+    if not isinstance(error, OvsegError):
+        return Problem(str(getattr(error, "filename", None) or item.image), str(getattr(error, "strerror", error)))
+    file = next((f for f in (item.image, item.label) if f and error.message.startswith(f"{f}: ")), str(item.image))
+    return Problem(file, error.message.removeprefix(f"{file}: ").rstrip("."), error.mend or "")

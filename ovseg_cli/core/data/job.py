@@ -1,0 +1,180 @@
+"""What a preparation will do: which pictures, from where, made by what, and how much of it is left.
+
+Nothing is written here; `prepare` and `--dry-run` share it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ovseg_cli.core.data.check import is_training
+from ovseg_cli.core.data.convert import Converter, Drawer, Maker, SeenLabels
+from ovseg_cli.core.data.images import encode_png
+from ovseg_cli.core.data.layout import Found, Item, Problem, find_layout, is_readable, pair, unreadable
+from ovseg_cli.core.data.manifest import Entry, data_root, read_index, read_manifest
+from ovseg_cli.core.data.spec import Spec
+from ovseg_cli.core.errors import DataError, UsageError
+from ovseg_cli.core.files import digest_of
+from ovseg_cli.core.registry import GENERATORS, lookup
+from ovseg_cli.core.runtime import Folders
+
+
+@dataclass
+class Job:
+    """A preparation, planned.
+
+    Attributes:
+        spec: The label space.
+        root: Folder that is written.
+        key: Fingerprint of what makes the labels; entries of another key are made again.
+        makers: Subset → what prepares one picture.
+        items: Subset → its pictures.
+        problems: Pictures that are broken already (no label, not there, listed twice).
+        warnings: What is worth knowing.
+        source: Folder that the pictures come from; None for drawn ones.
+        layout: Id of the layout found there.
+        generator_digest: Fingerprint of the generator.
+    """
+
+    spec: Spec
+    root: Path
+    key: str
+    makers: dict[str, Maker] = field(default_factory=dict)
+    items: dict[str, list[Item]] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    source: Path | None = None
+    layout: str | None = None
+    generator_digest: str | None = None
+
+    def finished(self, subset: str) -> dict[str, Entry]:
+        """Entries of earlier runs that still hold, stem → entry."""
+        try:
+            recorded = read_index(self.root, subset, self.key)
+        except DataError:  # a damaged index means that nothing is known; everything is made again
+            return {}
+        maker = self.makers[subset]
+        found = ((item.stem, recorded.get(item.stem)) for item in self.items[subset])
+        by_stem = {item.stem: item for item in self.items[subset]}
+        return {stem: entry for stem, entry in found if entry and maker.is_done(by_stem[stem], entry)}
+
+
+def make_job(spec: Spec, folders: Folders, source: Path | None = None, write: bool = True, link: bool = True) -> Job:
+    """Plan a preparation.
+
+    Args:
+        spec: The label space.
+        folders: Where prepared data lies.
+        source: Folder of the original files; None takes the folder of the last preparation. Drawn data has none.
+        write: False only judges.
+        link: Link pictures to their source; False copies them.
+
+    Raises:
+        DataError: No source is known, it is missing, or no known layout is in it.
+        UsageError: The source is the prepared folder itself, or labels are stored in a way that cannot be read yet.
+    """
+    if spec.generator is not None:
+        return _drawn(spec, folders, source, write)
+    _require_readable(spec)
+    root = data_root(folders, spec.name)
+    source = source or _recorded_source(root)
+    if source is None:
+        raise _no_source(spec)
+    if source.resolve().is_relative_to(root.resolve()):
+        raise UsageError(
+            f"--source {source} lies inside {root}, which ovseg writes; originals are never overwritten.",
+            "Move the originals to a folder of their own.",
+        )
+    return _converted(spec, root, source, find_layout(spec, source), write, link)
+
+
+def estimate_bytes(job: Job, todo: dict[str, list[Item]]) -> int:
+    """Estimate what the pictures that are left will take on disk: labels, seen-only labels, images unless linked."""
+    return sum(size * len(items) for items, size in _samples(job, todo))
+
+
+def _samples(job: Job, todo: dict[str, list[Item]]) -> Iterator[tuple[list[Item], int]]:
+    """Yield a subset's items and the mean bytes of one, measured on a few of them."""
+    for subset, items in todo.items():
+        maker, some = job.makers[subset], items[:: max(1, len(items) // 20)][:20]
+        sizes = [_bytes_of(maker, item) for item in some]
+        yield items, sum(sizes) // max(1, len(sizes))
+
+
+def _bytes_of(maker: Maker, item: Item) -> int:
+    copies = 1 + len(maker.seen)
+    if isinstance(maker, Drawer):
+        image, label, _ = maker.generator.scene(maker.subset, item.index)
+        return len(encode_png(image)) + copies * len(encode_png(label))
+    sizes = [Path(path).stat().st_size if path and Path(path).exists() else 0 for path in (item.image, item.label)]
+    copied = isinstance(maker, Converter) and not maker.link
+    return sizes[0] * copied + sizes[1] * copies
+
+
+def _seen_labels(spec: Spec, subset: str) -> tuple[SeenLabels, ...]:
+    if not is_training(subset):
+        return ()
+    return tuple(SeenLabels(s.id, s.digest(), tuple(spec.hidden_ids(s))) for s in spec.class_splits)
+
+
+def _drawn(spec: Spec, folders: Folders, source: Path | None, write: bool) -> Job:
+    if source is not None:
+        raise UsageError(f"--source {source}: {spec.name} is drawn by the program.", "Leave --source out.")
+    generator = lookup(GENERATORS, "generator", str(spec.generator)).load()()
+    digest = generator.digest()
+    root = data_root(folders, spec.name)
+    job = Job(spec, root, digest_of(["key-1", spec.digest(), digest]), generator_digest=digest)
+    for subset, count in generator.subsets.items():
+        job.items[subset] = [Item(f"{index:05d}", index=index) for index in range(count)]
+        job.makers[subset] = Drawer(
+            root, subset, _ignore_label(spec), _dtype(spec), spec.num_classes, _seen_labels(spec, subset), write,
+            generator, digest,
+        )  # fmt: skip
+    return job
+
+
+def _converted(spec: Spec, root: Path, source: Path, found: Found, write: bool, link: bool) -> Job:
+    key = digest_of(["key-1", spec.digest(), found.layout.id])
+    job = Job(spec, root, key, source=source.absolute(), layout=found.layout.id)
+    table = spec.raw_to_train(found.layout)
+    for subset in found.subsets:
+        pairing = pair(found, subset)
+        job.problems.extend(pairing.problems)
+        job.items[subset] = pairing.items
+        seen = _seen_labels(spec, subset)
+        job.makers[subset] = Converter(
+            root, subset, _ignore_label(spec), _dtype(spec), spec.num_classes, seen, write, table, spec.name, link
+        )
+    absent = [name for name in found.layout.subsets if name not in found.subsets]
+    job.warnings.extend(f"{spec.name}: {found.wanted(name)} is not there, so no subset '{name}'." for name in absent)
+    return job
+
+
+def _ignore_label(spec: Spec) -> int:
+    return 255 if spec.ignore_label is None else spec.ignore_label
+
+
+def _dtype(spec: Spec) -> str:
+    return spec.label_dtype or "uint8"
+
+
+def _require_readable(spec: Spec) -> None:
+    """Refuse labels that cannot be converted before anybody is asked for a folder."""
+    if spec.layouts and not any(is_readable(spec, layout) for layout in spec.layouts):
+        raise unreadable(spec, spec.layouts[0])
+
+
+def _recorded_source(root: Path) -> Path | None:
+    try:
+        recorded = read_manifest(root).get("source")
+    except DataError:
+        return None
+    return Path(recorded) if isinstance(recorded, str) else None
+
+
+def _no_source(spec: Spec) -> DataError:
+    pages = "; ".join(f"{d.what}: {d.page}" for d in spec.downloads[:3])
+    return DataError(
+        f"{spec.name}: its original files are not known here.",
+        f"{f'Fetch them ({pages}), then' if pages else 'Then'} run: ovseg prepare {spec.name} --source DIR",
+    )

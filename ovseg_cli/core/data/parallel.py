@@ -1,0 +1,80 @@
+"""How many files are worked on at once: a bounded, ordered map over processes that stops cleanly."""
+
+import multiprocessing
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from typing import TypeVar
+
+from ovseg_cli.core.errors import MachineError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+CHUNK = 16
+PATIENCE = 2.0
+"""Seconds of work in this process before others are started, which takes about as long."""
+_WORTH_IT = 4  # processes are started if the rest would take this many times PATIENCE
+
+
+def ordered_map(function: Callable[[T], R], items: Sequence[T], workers: int = 1) -> Iterator[R]:
+    """Yield `function(item)` for each item, in order, at most a few chunks ahead of the reader.
+
+    Work begins in this process; if that shows that much is left, other processes take over.
+
+    Args:
+        function: Picklable where workers > 1.
+        items: What to work on.
+        workers: Processes; with 1 everything happens in this one.
+
+    Raises:
+        MachineError: A worker died, for instance for lack of memory.
+    """
+    started, done = time.monotonic(), 0
+    for item in items:
+        elapsed = time.monotonic() - started
+        if workers > 1 and elapsed >= PATIENCE and elapsed * (len(items) - done) > _WORTH_IT * PATIENCE * done:
+            break
+        yield function(item)
+        done += 1
+    if done < len(items):
+        yield from _in_processes(function, items[done:], workers)
+
+
+def _in_processes(function: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[R]:
+    # "spawn", because a forked copy of a process that has started torch's threads may hang.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_signals_to_the_parent)
+    pending: deque[Future[list[R]]] = deque()
+    try:
+        for chunk in _chunks(items):
+            pending.append(pool.submit(_apply, function, chunk))
+            if len(pending) > 2 * workers:
+                yield from pending.popleft().result()
+        while pending:
+            yield from pending.popleft().result()
+    except BrokenProcessPool as error:
+        raise MachineError(
+            "a worker process died, which is often a lack of memory.", "Run it again with --workers 1; it goes on."
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _apply(function: Callable[[T], R], chunk: list[T]) -> list[R]:
+    return [function(item) for item in chunk]
+
+
+def _chunks(items: Iterable[T]) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, CHUNK)):
+        yield chunk
+
+
+def _leave_signals_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
