@@ -1,11 +1,14 @@
 """The Python API: a model and a few words make a label map of any picture.
 
->>> from ovseg_cli import load
->>> model = load("maskclip", clip="toy-clip")
->>> result = model.predict(image, ["grass", "a red striped toy"])
->>> result.label_map.shape  # the picture's (H, W)
-(96, 96)
->>> result.save("predictions", "scene")  # scene.png, scene_overlay.png, scene.json
+Example:
+    >>> from PIL import Image
+    >>> from ovseg_cli import load
+    >>> model = load("maskclip", clip="toy-clip", device="cpu")
+    >>> result = model.predict(Image.new("RGB", (96, 64), "green"), ["grass", "a red striped toy"])
+    >>> result.label_map.shape  # the picture's (H, W)
+    (64, 96)
+    >>> sorted(path.name for path in result.save("predictions", "scene"))
+    ['scene.json', 'scene.png', 'scene_overlay.png']
 """
 
 from collections.abc import Sequence
@@ -15,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from ovseg_cli.core.class_lists import BACKGROUND, Names, parse_classes
 from ovseg_cli.core.clip.prompts import resolve_templates
+from ovseg_cli.core.data.images import load_image, to_rgb
 from ovseg_cli.core.errors import ShapeError, UsageError
 from ovseg_cli.core.reporter import Reporter, Silent
 from ovseg_cli.core.runtime import Runtime, folders, open_runtime
@@ -48,18 +52,24 @@ class Query:
 
 
 class Segmenter:
-    """A method with its weights, ready for pictures and words."""
+    """A method with its weights, ready for pictures and words.
+
+    Args:
+        method: Built and on its device.
+        data: Label of the data set that it was made on (`toy:combo`), whose names are the default; or None.
+        cache: Folder of the disk cache of text features; None encodes anew.
+        reporter: Receives warnings, for instance about words that the model never saw.
+    """
 
     def __init__(
         self,
         method: "Method",
-        label: str = "",
         data: str | None = None,
         cache: Path | None = None,
         reporter: Reporter | None = None,
     ):
         self.method = method
-        self.label = label or method.name
+        self.label = f"{method.name} {method.clip.name}"
         self.data = data
         self.cache = cache
         self.reporter = reporter or Silent()
@@ -77,9 +87,8 @@ class Segmenter:
         """
         from ovseg_cli.core.methods.build import build_method
 
-        label = " ".join(part for part in (choice.method, choice.clip, choice.pretrained) if part)
         data = choice.run.config["run"].get("data") if choice.run else None
-        return cls(build_method(choice, runtime.device, reporter), label, data, cache, reporter)
+        return cls(build_method(choice, runtime.device, reporter), data, cache, reporter)
 
     @torch.no_grad()
     def predict(
@@ -212,11 +221,9 @@ def read_picture(image: Picture) -> tuple[np.ndarray, str]:
         UsageError: It cannot be read, or has another type or shape.
     """
     if isinstance(image, str | Path):
-        from ovseg_cli.core.data.images import load_image
-
         return load_image(Path(image), UsageError), str(image)
     if isinstance(image, Image.Image):
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB")), ""
+        return to_rgb(image), ""
     pixels = image.permute(1, 2, 0).cpu().numpy() if isinstance(image, torch.Tensor) and image.ndim == 3 else image
     if not isinstance(pixels, np.ndarray):
         raise ShapeError(f"a picture is a path, a PIL image, an array or a (3, H, W) tensor, but got {type(image)}.")

@@ -82,9 +82,14 @@ def load_image(
 ) -> np.ndarray:
     """Read a picture as (H, W, 3) uint8 RGB; see `read_image`."""
     with _decoded(path, error, max_pixels) as picture:
-        rgb = _to_rgb(picture)
-        turn = _UPRIGHT.get(_orientation(picture)) if upright else None
-        return np.asarray(rgb if turn is None else rgb.transpose(turn))
+        return to_rgb(picture, upright)
+
+
+def to_rgb(picture: Image.Image, upright: bool = True) -> np.ndarray:
+    """Bring an opened picture of any mode to (H, W, 3) uint8 RGB; see `read_image` for what becomes of each mode."""
+    rgb = _to_rgb(picture)
+    turn = _UPRIGHT.get(_orientation(picture)) if upright else None
+    return np.asarray(rgb if turn is None else rgb.transpose(turn))
 
 
 def load_label(path: Path, error: type[OvsegError] = DataError, max_pixels: int = MAX_PIXELS) -> np.ndarray:
