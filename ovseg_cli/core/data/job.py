@@ -10,7 +10,7 @@ from pathlib import Path
 from ovseg_cli.core.data.check import is_training
 from ovseg_cli.core.data.convert import Converter, Drawer, Maker, SeenLabels
 from ovseg_cli.core.data.images import encode_png
-from ovseg_cli.core.data.layout import Found, Item, Problem, find_layout, is_readable, pair, unreadable
+from ovseg_cli.core.data.layout import Found, Item, Problem, find_layout, is_readable, mark_of, pair, unreadable
 from ovseg_cli.core.data.manifest import Entry, data_root, read_index, read_manifest
 from ovseg_cli.core.data.spec import Spec
 from ovseg_cli.core.errors import DataError, UsageError
@@ -96,7 +96,7 @@ def estimate_bytes(job: Job, todo: dict[str, list[Item]]) -> int:
 def _samples(job: Job, todo: dict[str, list[Item]]) -> Iterator[tuple[list[Item], int]]:
     """Yield a subset's items and the mean bytes of one, measured on a few of them."""
     for subset, items in todo.items():
-        maker, some = job.makers[subset], items[:: max(1, len(items) // 20)][:20]
+        maker, some = job.makers[subset], items[:: max(1, len(items) // 8)][:8]
         sizes = [_bytes_of(maker, item) for item in some]
         yield items, sum(sizes) // max(1, len(sizes))
 
@@ -145,9 +145,13 @@ def _converted(spec: Spec, root: Path, source: Path, found: Found, write: bool, 
         job.makers[subset] = Converter(
             root, subset, _ignore_label(spec), _dtype(spec), spec.num_classes, seen, write, table, spec.name, link
         )
-    absent = [name for name in found.layout.subsets if name not in found.subsets]
-    job.warnings.extend(f"{spec.name}: {found.wanted(name)} is not there, so no subset '{name}'." for name in absent)
+    absent = [name for name in found.layout.subsets if name not in (*found.subsets, *spec.subsets)]
+    job.warnings.extend(f"{spec.name}: {_mark(found, name)} is not there, so no subset '{name}'." for name in absent)
     return job
+
+
+def _mark(found: Found, subset: str) -> Path:
+    return found.base / mark_of(found.layout.subsets[subset])
 
 
 def _ignore_label(spec: Spec) -> int:

@@ -1,7 +1,7 @@
 """Where the files of a data set lie below a source folder, and which label belongs to which image.
 
-A layout's patterns are tried at the folder that the user named, with and without their leading folders, and one level
-below it. List files decide the pairing where the layout has them, else the folders' contents do.
+Every layout of the spec is tried from its roots, at the folder that the user named and one level below it. List files
+decide the pairing where the layout has them, else the folders' contents do.
 """
 
 import os
@@ -47,23 +47,18 @@ class Found:
     Attributes:
         layout: The layout.
         base: Folder that its patterns start from.
-        strip: How many leading folders of the patterns are left out.
         subsets: Names of the subsets that are there, in the layout's order.
     """
 
     layout: Layout
     base: Path
-    strip: int
     subsets: tuple[str, ...]
 
-    def path(self, pattern: str) -> str:
-        """Return the pattern without the stripped folders."""
-        return "/".join(pattern.split("/")[self.strip :])
-
-    def wanted(self, subset: str) -> Path:
-        """Return what marks a subset: its list file, else the folder of its images."""
-        part = self.layout.subsets[subset]
-        return self.base / (self.path(part.list) if part.list else fixed_folder(self.path(part.images)))
+    @property
+    def labelled(self) -> int:
+        """How many of the subsets have their labels' folder."""
+        labels = [self.layout.subsets[name].labels for name in self.subsets]
+        return sum(1 for pattern in labels if pattern and (self.base / fixed_folder(pattern)).exists())
 
 
 @dataclass
@@ -92,7 +87,7 @@ def find_layout(spec: Spec, source: Path) -> Found:
     readable = [found for found in fits if is_readable(spec, found.layout)]
     if not readable:
         raise unreadable(spec, fits[0].layout)
-    return max(readable, key=lambda found: len(found.subsets))
+    return max(readable, key=lambda found: (found.labelled, len(found.subsets)))
 
 
 def is_readable(spec: Spec, layout: Layout) -> bool:
@@ -114,11 +109,11 @@ def pair(found: Found, subset: str) -> Pairing:
     """List the pictures of a subset with their labels; missing partners become problems, never gaps."""
     part = found.layout.subsets[subset]
     pairing = Pairing()
-    images = index_files(found.base, found.path(part.images), pairing.problems)
-    labels = index_files(found.base, found.path(part.labels), pairing.problems) if part.labels else None
+    images = index_files(found.base, part.images, pairing.problems)
+    labels = index_files(found.base, part.labels, pairing.problems) if part.labels else None
     if labels:
-        _share_out(images, labels, found.path(part.images), found.path(part.labels or ""))
-    wanted = _listed(found, part, pairing.problems) if part.list else _everything(images, labels)
+        _share_out(images, labels, part.images, part.labels or "")
+    wanted = _listed(found, part, pairing.problems) if part.list else _everything(part, images, labels)
     for image_stem, label_stem in wanted:
         image = images.get(image_stem)
         label = labels.get(label_stem) if labels is not None else None
@@ -129,7 +124,7 @@ def pair(found: Found, subset: str) -> Pairing:
         else:
             pairing.items.append(Item(image_stem, image, label))
     if not wanted and not pairing.problems:
-        where = found.wanted(subset)
+        where = found.base / mark_of(part)
         pairing.problems.append(Problem(str(where), f"there is no picture of '{subset}' in it", "Fetch it again."))
     return pairing
 
@@ -196,28 +191,22 @@ def _walk(base: Path, folder: str, deep: bool) -> Iterator[str]:
 
 def _candidates(spec: Spec, source: Path) -> Iterator[Found]:
     below = sorted(p for p in source.iterdir() if p.is_dir() and not p.name.startswith("."))[:_MOST_SUBFOLDERS]
-    for base in [source, *below]:
+    for folder in [source, *below]:
         for layout in spec.layouts:
-            for strip in range(_common_folders(layout) + 1):
-                empty = Found(layout, base, strip, ())
-                there = tuple(name for name in layout.subsets if empty.wanted(name).exists())
-                yield Found(layout, base, strip, there)
+            for base in (folder / root for root in layout.roots):
+                there = tuple(name for name, part in layout.subsets.items() if (base / mark_of(part)).exists())
+                yield Found(layout, base, there)
 
 
-def _common_folders(layout: Layout) -> int:
-    """How many leading folders all patterns and lists of a layout share."""
-    patterns = [p for part in layout.subsets.values() for p in (part.images, part.labels, part.list) if p]
-    folders = [fixed_folder(p).split("/") if fixed_folder(p) else [] for p in patterns]
-    shared = 0
-    while folders and all(len(f) > shared and f[shared] == folders[0][shared] for f in folders):
-        shared += 1
-    return shared
+def mark_of(part: SubsetLayout) -> str:
+    """Return what shows that a subset is there: its list, else the folder of what decides which files belong to it."""
+    if part.list:
+        return part.list
+    return fixed_folder(part.labels if part.list_columns == "labels" and part.labels else part.images)
 
 
 def _not_found(spec: Spec, source: Path) -> DataError:
-    marks = [
-        str(Found(layout, Path(), 0, ()).wanted(name)) for layout in spec.layouts for name in list(layout.subsets)[:2]
-    ]
+    marks = [mark_of(part) for layout in spec.layouts for part in list(layout.subsets.values())[:2]]
     marks = list(dict.fromkeys(marks))
     more = f" and {len(marks) - 8} more" if len(marks) > 8 else ""
     pages = "; ".join(d.page for d in spec.downloads[:2])
@@ -227,13 +216,15 @@ def _not_found(spec: Spec, source: Path) -> DataError:
     )
 
 
-def _everything(images: dict[str, str], labels: dict[str, str] | None) -> list[tuple[str, str]]:
-    return [(stem, stem) for stem in sorted({*images, *(labels or {})})]
+def _everything(part: SubsetLayout, images: dict[str, str], labels: dict[str, str] | None) -> list[tuple[str, str]]:
+    """Without a list, the stem of every file counts; images without a label only where the images decide."""
+    stems = set(labels or {}) if part.list_columns == "labels" else {*images, *(labels or {})}
+    return [(stem, stem) for stem in sorted(stems)]
 
 
 def _listed(found: Found, part: SubsetLayout, problems: list[Problem]) -> list[tuple[str, str]]:
     """Read a list file: (image stem, label stem) of each line that is not blank."""
-    path = found.base / found.path(part.list or "")
+    path = found.base / (part.list or "")
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -245,12 +236,12 @@ def _listed(found: Found, part: SubsetLayout, problems: list[Problem]) -> list[t
         if not columns:
             continue
         if part.list_columns == "paths":
-            image = _stem_of(columns[0], found.path(part.images))
-            label = _stem_of(columns[1], found.path(part.labels)) if part.labels and len(columns) > 1 else image
+            image = _stem_of(columns[0], part.images)
+            label = _stem_of(columns[1], part.labels) if part.labels and len(columns) > 1 else image
         else:
             image = label = columns[0]
         if image is None or label is None:
-            what = f"'{line.strip()[:120]}' does not fit {found.path(part.images)} {found.path(part.labels or '')}"
+            what = f"'{line.strip()[:120]}' does not fit {part.images} {part.labels or ''}"
             problems.append(Problem(f"{path}, line {number}", what.rstrip(), "Mend the line."))
         elif image in stems:
             problems.append(Problem(f"{path}, line {number}", f"'{image}' is listed twice", "Remove one of the lines."))
@@ -267,8 +258,8 @@ def _stem_of(listed: str, pattern: str) -> str | None:
 
 
 def _missing(found: Found, part: SubsetLayout, stem: str, what: str, subset: str) -> Problem:
-    pattern = found.path(part.images if what == "image" else part.labels or "")
+    pattern = part.images if what == "image" else part.labels or ""
     other = "label" if what == "image" else "image"
     path = str(found.base / pattern.replace("{stem}", stem))
-    reason = f"listed in {found.path(part.list)}" if part.list else f"the {other} '{stem}' of '{subset}' is there"
+    reason = f"listed in {part.list}" if part.list else f"the {other} '{stem}' of '{subset}' is there"
     return Problem(path, f"this {what} is missing ({reason})", f"Fetch it again, or remove its {other}.")
