@@ -42,8 +42,7 @@ def prepare(
     reporter = console.TerminalReporter()
     count = workers or max(1, len(os.sched_getaffinity(0)))
     if dry_run:
-        plan = preparation.plan(spec, places, source)
-        views.show_document(plan, json, title=f"plan: prepare {spec.name}")
+        views.show_plan(preparation.plan(spec, places, source), json)
         return
     report = preparation.prepare(spec, places, source, reporter, workers=count, check_only=check)
     views.show_prepared(report, json)

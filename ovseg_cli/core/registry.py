@@ -12,17 +12,26 @@ from ovseg_cli.core.errors import unknown_name
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered name: where its class lives and the line `ovseg list` prints before anything is imported."""
+    """One registered name: where its class lives, and what `ovseg list` prints before anything is imported."""
 
     target: str
     title: str
     paper: str
     trained: str = "nothing"
+    settings: str = ""
 
     def load(self) -> Any:
         """Import and return the class."""
-        module, _, attribute = self.target.partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        return _import(self.target)
+
+    def load_settings(self) -> Any:
+        """Import and return the settings model of a trainer, without torch."""
+        return _import(self.settings)
+
+
+def _import(target: str) -> Any:
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 METHODS: dict[str, Entry] = {
@@ -36,7 +45,11 @@ GENERATORS: dict[str, Entry] = {
 
 TRAINERS: dict[str, Entry] = {
     "toy-clip": Entry(
-        "ovseg_cli.core.training.toy_clip:ToyClipTask", "toy CLIP", "this project", trained="a tiny CLIP, from scratch"
+        "ovseg_cli.core.training.toy_clip:train_toy_clip",
+        "toy CLIP",
+        "this project",
+        trained="a tiny CLIP, from scratch",
+        settings="ovseg_cli.core.training.toy_clip_config:ToyClipConfig",
     ),
 }
 

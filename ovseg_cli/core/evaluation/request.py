@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ovseg_cli.core.errors import DataError, UsageError
+from ovseg_cli.core.errors import DataError, UsageError, unknown_name
 from ovseg_cli.core.methods.build import ModelChoice, choose_model
 from ovseg_cli.core.reporter import Reporter
 from ovseg_cli.core.runtime import Folders
@@ -91,7 +91,9 @@ def resolve(request: EvalRequest, folders: Folders, reporter: Reporter) -> EvalP
         )
         prepared = PreparedData.open(choice.spec, folders)
         subset = request.subset or SCORE_SUBSET
-        total = prepared.count(subset)
+        if subset not in prepared.subsets:
+            raise unknown_name(f"subset of {choice.spec.name}", subset, prepared.subsets)
+        total = prepared.subsets[subset]
         subsets.append(subset)
         images.append(min(total, request.limit) if request.limit else total)
     return EvalPlan(request, tuple(models), tuple(choices), tuple(subsets), tuple(images))
@@ -99,7 +101,7 @@ def resolve(request: EvalRequest, folders: Folders, reporter: Reporter) -> EvalP
 
 def _data_choices(request: EvalRequest, folders: Folders, reporter: Reporter) -> "list[DataChoice]":
     from ovseg_cli.core.data.dataset import last_prepared
-    from ovseg_cli.core.data.specs import parse_data
+    from ovseg_cli.core.data.find import find_data
 
     labels = list(request.data)
     if not labels:
@@ -115,7 +117,7 @@ def _data_choices(request: EvalRequest, folders: Folders, reporter: Reporter) ->
                 )
             reporter.say(f"--data not given: taking the data set prepared last, {last}")
             labels = [last]
-    return [parse_data(label, request.unseen) for label in labels]
+    return [find_data(label, request.unseen, folders) for label in labels]
 
 
 def _check_split(request: EvalRequest, choice: "DataChoice") -> None:

@@ -1,0 +1,161 @@
+"""How results look on a terminal: tables, facts, checks. JSON goes out as it is."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ovseg_cli.commands import console
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+    from ovseg_cli.core.catalogue import Explanation
+    from ovseg_cli.core.data.prepare import PreparedReport, PreparePlan
+    from ovseg_cli.core.diagnosis import Check
+    from ovseg_cli.core.report.cells import Table
+
+
+def rich_table(table: "Table") -> "RichTable":
+    """Build rich's table from ours; rows with a mark are bold."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    headers, rows = table.texts()
+    drawn = RichTable(title=Text(table.title, style="bold"), box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for header, place in zip(headers, table.shown_columns, strict=True):
+        is_number = table.columns[place].is_number
+        drawn.add_column(header, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
+    for row in rows:
+        drawn.add_row(*[Text(text) for text in row])
+    return drawn
+
+
+def show_table(table: "Table") -> None:
+    """Print a table and its notes to stdout."""
+    out = console.stdout()
+    out.print(rich_table(table))
+    for note in table.notes:
+        out.print(note, style="dim", markup=False)
+
+
+def show_document(document: dict[str, Any], as_json: bool, title: str) -> None:
+    """Print a small document: as JSON, or as indented lines."""
+    if as_json:
+        console.print_json(document)
+        return
+    out = console.stdout()
+    out.print(title, style="bold", markup=False)
+    for line in _lines(document, "  "):
+        out.print(line, markup=False)
+
+
+def _lines(value: Any, indent: str) -> list[str]:
+    lines: list[str] = []
+    for key, item in value.items():
+        if key == "schema" or item is None or item == {} or item == []:
+            continue
+        if isinstance(item, dict):
+            lines += [f"{indent}{key}:", *_lines(item, indent + "  ")]
+        elif isinstance(item, list) and item and isinstance(item[0], dict):
+            for number, part in enumerate(item):
+                lines += [f"{indent}{key} {number + 1}:", *_lines(part, indent + "  ")]
+        elif isinstance(item, list):
+            lines.append(f"{indent}{key}: {', '.join(map(str, item))}")
+        else:
+            lines.append(f"{indent}{key}: {item}")
+    return lines
+
+
+def show_explanation(document: "Explanation") -> None:
+    """Print the facts and tables of one name."""
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    out = console.stdout()
+    out.print(f"{document.name} – {document.title}", style="bold", markup=False)
+    grid = RichTable.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for label, text in document.facts:
+        grid.add_row(label, Text(text))
+    out.print(grid)
+    for table in document.tables:
+        out.print()
+        show_table(table)
+
+
+def show_checks(checks: "Sequence[Check]") -> None:
+    """Print what `ovseg doctor` found."""
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    marks = {"ok": ("ok", "green"), "note": ("note", "yellow"), "broken": ("broken", "bold red")}
+    grid = RichTable.grid(padding=(0, 2))
+    for _ in range(2):
+        grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for check in checks:
+        word, style = marks[check.status]
+        found = Text(check.found)
+        if check.mend:
+            found.append(f"\n→ {check.mend}", style="bold")
+        grid.add_row(Text(word, style=style), check.what, found)
+    console.stdout().print(grid)
+
+
+def show_report(tables: "Sequence[Table]", form: str, out: Path | None) -> None:
+    """Print tables in a format, or write them to a file."""
+    from ovseg_cli.core.files import write_text
+    from ovseg_cli.core.report.formats import render
+
+    if form == "rich" and out is None:
+        for table in tables:
+            show_table(table)
+        return
+    text = render(tables, "markdown" if form == "rich" else form)
+    if out is None:
+        import sys
+
+        sys.stdout.write(text)
+    else:
+        write_text(out, text)
+        console.say(f"wrote {out}")
+
+
+def show_prepared(report: "PreparedReport", as_json: bool) -> None:
+    """Print what a preparation or a check found."""
+    if as_json:
+        from dataclasses import asdict
+
+        document = asdict(report) | {"root": str(report.root), "source": str(report.source) if report.source else None}
+        console.print_json({"schema": 1, **document})
+        return
+    out = console.stdout()
+    verb = "prepared" if report.written else "checked"
+    made = f", {report.made} of them now" if report.written else ""
+    total = sum(report.images.values())
+    out.print(f"{verb} {report.name}: {total} pictures{made}, in {report.seconds:.1f} s", style="bold", markup=False)
+    for subset, count in report.images.items():
+        expected = report.expected.get(subset)
+        of = f" of the official {expected:,}" if expected and expected != count else ""
+        out.print(f"  {subset}: {count:,} pictures{of}, {_ignored(report, subset)} without a class", markup=False)
+    out.print(f"  folder {report.root}, fingerprint {report.fingerprint[:12]}", markup=False)
+
+
+def _ignored(report: "PreparedReport", subset: str) -> str:
+    ignored = report.ignored.get(subset, 0)
+    total = ignored + sum(report.pixels.get(subset, []))
+    return f"{100 * ignored / max(total, 1):.1f} % of the pixels"
+
+
+def show_plan(plan: "PreparePlan", as_json: bool) -> None:
+    """Print what `ovseg prepare` would do."""
+    from dataclasses import asdict
+
+    document = {"schema": 1, **asdict(plan)}
+    document["root"], document["source"] = str(plan.root), str(plan.source) if plan.source else None
+    document["problems"] = [str(problem) for problem in plan.problems]
+    if not as_json:
+        document["need"], document["free"] = f"{plan.need / 2**20:.1f} MiB", f"{plan.free / 2**30:.1f} GiB"
+    show_document(document, as_json, f"plan: prepare {plan.name}")
