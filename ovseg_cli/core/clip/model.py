@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ovseg_cli.core.clip import weights
-from ovseg_cli.core.clip.activation import choose_activation, explain_activation
-from ovseg_cli.core.clip.dense import PATHS, LastBlock, PositionRule, dense_features, pooled_features, tower_of
+from ovseg_cli.core.clip import hub, weights
+from ovseg_cli.core.clip.dense import PATHS, PositionRule, dense_features, pooled_features, tower_of
+from ovseg_cli.core.clip.provenance import explain, find_provenance
 from ovseg_cli.core.clip.tokenizer import OpenClipTokenizer, Tokenizer, tokenizer_from_json
 from ovseg_cli.core.clip.towers import build_module
+from ovseg_cli.core.clip.vit import LastBlock
 from ovseg_cli.core.errors import MachineError, UsageError, unknown_name
 from ovseg_cli.core.files import digest_of, write_bytes
 from ovseg_cli.core.reporter import Reporter, Silent
@@ -41,7 +42,7 @@ class ClipModel(nn.Module):
         recipe: How the weights were made, where the file says so.
 
     Attributes:
-        visual: Image tower, for methods that walk through its blocks (dense.py has the steps).
+        visual: Image tower, for methods that walk through its blocks (vit.py has the steps).
         mean: (3,) of RGB values between 0 and 1; `std` likewise.
     """
 
@@ -189,31 +190,29 @@ def _is_path(name: str) -> bool:
 
 
 def _load_architecture(name: str, pretrained: str, reporter: Reporter) -> ClipModel:
-    name = name.replace("/", "-")
     config = weights.model_config(name)
+    name = name.replace("/", "-")
     if pretrained == "random":
         reporter.say(f"{name} runs with random weights: its features mean nothing")
         return _wrap(build_module(config), name, "random", config, {})
     file, is_tag = Path(pretrained), not Path(pretrained).is_file()
     if is_tag and (file.suffix or "/" in pretrained):
         raise MachineError(f"--pretrained {pretrained}: there is no such file.", "Check the path, or give a tag.")
-    preprocess = weights.tag_config(name, pretrained) if is_tag else {}
-    path = weights.fetch_tag(name, pretrained) if is_tag else file
+    path = hub.fetch_tag(name, pretrained) if is_tag else file
     state, is_openai = weights.read_state_dict(path)
-    choice = choose_activation(name, config, pretrained if is_tag else None, path, is_openai)
-    config["quick_gelu"] = choice.quick
-    reporter.say(explain_activation(name, config, pretrained, choice))
+    found = find_provenance(name, config, pretrained if is_tag else None, path, is_openai)
+    config["quick_gelu"] = found.quick_gelu
+    reporter.say(explain(name, config, pretrained, found))
     module = build_module(config)
     weights.load_into(module, state, f"{path} for {name}")
-    return _wrap(module, name, pretrained, config, preprocess)
+    return _wrap(module, name, pretrained, config, found.preprocess)
 
 
 def _wrap(
     module: nn.Module, name: str, pretrained: str, config: dict[str, Any], preprocess: dict[str, Any]
 ) -> ClipModel:
-    kept = {k: list(preprocess[k]) for k in ("mean", "std") if preprocess.get(k)}
     label = Path(pretrained).name if "/" in pretrained else pretrained
-    return ClipModel(module, f"{name}/{label}", config, OpenClipTokenizer(config, name), kept)
+    return ClipModel(module, f"{name}/{label}", config, OpenClipTokenizer(config, name), preprocess)
 
 
 def save_clip(
@@ -248,7 +247,8 @@ def save_clip(
 def _load_file(path: Path, name: str) -> ClipModel:
     from safetensors import SafetensorError, safe_open
 
-    mend = "Make it with 'ovseg train toy-clip', or give an open_clip architecture to --clip."
+    make = "Make it with 'ovseg train toy-clip'" if name == TOY else "Check the path"
+    mend = f"{make}, or give an open_clip architecture to --clip."
     if not path.is_file():
         raise MachineError(f"{path}: there is no such file, so '{name}' cannot be loaded.", mend)
     try:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ovseg_cli.core.clip.hub import hub_as_it_is
 from ovseg_cli.core.errors import MachineError, UsageError
 
 _WORD = re.compile(r"[^\W_]+|[^\w\s]")
@@ -151,7 +152,8 @@ class OpenClipTokenizer:
         import open_clip
 
         try:
-            return open_clip.get_tokenizer(self.architecture, context_length=self.context_length)
+            with hub_as_it_is():
+                return open_clip.get_tokenizer(self.architecture, context_length=self.context_length)
         except Exception as error:
             raise MachineError(
                 f"{self.architecture} needs the tokenizer '{self._hub}', which could not be loaded "

@@ -1,23 +1,20 @@
-"""Where CLIP weights come from and how they are read: hub tags, local files in open_clip's or OpenAI's form.
+"""How the file of some CLIP weights is read and copied into a model: open_clip's form, OpenAI's form, safetensors.
 
 Nothing here runs code from a file: safetensors hold only tensors, other files are read with `weights_only=True`, and
 OpenAI's own archives (TorchScript) give only their tensors.
 """
 
 import pickle
-import socket
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ovseg_cli.core.errors import MachineError, UsageError, unknown_name
+from ovseg_cli.core.clip.hub import first_line
+from ovseg_cli.core.errors import MachineError, UsageError, nearest
 
-TIMEOUT = 15.0  # seconds without an answer before a download is given up
 _OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
 
 
@@ -26,111 +23,20 @@ def model_config(architecture: str) -> dict[str, Any]:
 
     Raises:
         UsageError: open_clip does not know the name.
+        MachineError: The name looks like a path and there is nothing.
     """
     import open_clip
 
-    config = open_clip.get_model_config(architecture.replace("/", "-"))
-    if config is None:
-        raise unknown_name("CLIP", architecture, [*open_clip.list_models(), "toy-clip"], "--clip: ")
-    return config
-
-
-def tag_config(architecture: str, tag: str) -> dict[str, Any]:
-    """Return what open_clip knows about a tag: hub address, mean, std, activation.
-
-    Raises:
-        UsageError: The architecture has no such tag and there is no such file.
-    """
-    from open_clip import pretrained as tags
-
-    known = tags.list_pretrained_tags_by_model(architecture)
-    config = tags.get_pretrained_cfg(architecture, tag)
-    if config:
-        return config
-    if not known:
-        raise UsageError(
-            f"--pretrained: {architecture} has no published weights, and there is no file '{tag}'.",
-            "Pass a file, or 'random' for weights that were never trained.",
-        )
-    error = unknown_name(f"weights of {architecture}", tag, [*known, "random"], "--pretrained: ")
-    error.mend = f"{error.mend} Known: {', '.join(known)}; a path to a file is also possible."
-    raise error
-
-
-def fetch_tag(architecture: str, tag: str) -> Path:
-    """Return the local file of a tag, downloading it into the hub's cache where it is not there yet.
-
-    Raises:
-        MachineError: It is not in the cache and cannot be downloaded; says which file to put where.
-    """
-    config = tag_config(architecture, tag)
-    hub = config.get("hf_hub") or ""
-    try:
-        with _timeout():
-            return _from_hub(*hub.rsplit("/", 1)) if hub else _from_url(config["url"])
-    except Exception as error:
-        where = f"{hub.rsplit('/', 1)[0]} on the Hugging Face hub" if hub else config["url"]
-        raise MachineError(
-            f"the weights '{tag}' of {architecture} are not on this machine and could not be downloaded from "
-            f"{where} ({_first_line(error)}).",
-            f"Download {_hub_files(hub)[0] if hub else 'that file'} on a machine with a network and pass it with "
-            f"--pretrained FILE, or copy the cache folder from there ({_cache_hint(bool(hub))}).",
-        ) from error
-
-
-def _hub_files(hub: str) -> list[str]:
-    """Names to try, in order: safetensors first."""
-    name = hub.rsplit("/", 1)[1] or "open_clip_pytorch_model.bin"
-    if name == "open_clip_pytorch_model.bin":
-        return ["open_clip_model.safetensors", name]
-    stem, dot, ending = name.rpartition(".")
-    return [f"{stem}{dot}safetensors", name] if ending in ("bin", "pth", "pt") else [name]
-
-
-def _from_hub(repository: str, name: str) -> Path:
-    """Look into the cache first, so that cached weights need no network; then ask the hub, once for each name."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
-    names = _hub_files(f"{repository}/{name}")
-    for candidate in names:
-        try:
-            return Path(hf_hub_download(repository, candidate, local_files_only=True))
-        except (EntryNotFoundError, OSError):
-            continue
-    for candidate in names:
-        try:
-            return Path(hf_hub_download(repository, candidate, etag_timeout=TIMEOUT))
-        except LocalEntryNotFoundError:  # no answer from the hub: asking for another name is of no use
-            raise
-        except EntryNotFoundError:
-            continue
-    raise FileNotFoundError(f"none of {', '.join(names)} is there")
-
-
-def _from_url(url: str) -> Path:
-    from open_clip.pretrained import download_pretrained_from_url
-
-    return Path(download_pretrained_from_url(url))
-
-
-@contextmanager
-def _timeout() -> Iterator[None]:
-    """Give every new socket a time limit, so that a silent network is an error and not a hang."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(TIMEOUT)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
-
-
-def _cache_hint(hub: bool) -> str:
-    return "HF_HOME, by default ~/.cache/huggingface" if hub else "by default ~/.cache/clip"
-
-
-def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+    name = architecture.replace("/", "-")
+    if name in open_clip.list_models():
+        return open_clip.get_model_config(name)
+    if "/" in architecture and ":" not in architecture:
+        raise MachineError(f"--clip {architecture}: there is no such file or folder.", "Check the path.")
+    hit = nearest(architecture, [*open_clip.list_models(), "toy-clip"])
+    examples = (
+        "Known are open_clip's architectures, such as ViT-B-16, ViT-L-14-336 or convnext_base_w_320, and toy-clip."
+    )
+    raise UsageError(f"--clip: unknown CLIP '{architecture}'.", f"Did you mean '{hit}'?" if hit else examples)
 
 
 def read_state_dict(path: Path) -> tuple[dict[str, Tensor], bool]:
@@ -172,12 +78,12 @@ def _read_file(path: Path) -> tuple[Any, bool]:
         return torch.load(path, map_location="cpu", weights_only=True), False
     except pickle.UnpicklingError as error:
         raise UsageError(
-            f"{path}: is refused, since reading it would run code ({_first_line(error)}).",
+            f"{path}: is refused, since reading it would run code ({first_line(error)}).",
             "Save its state dict alone, or as safetensors.",
         ) from error
     except Exception as error:
         raise MachineError(
-            f"{path}: cannot be read as weights; the file is cut off or of another kind ({_first_line(error)}).",
+            f"{path}: cannot be read as weights; the file is cut off or of another kind ({first_line(error)}).",
             "Download it again, or pass another file.",
         ) from error
 

@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ovseg_cli.core.clip import inputs
+from ovseg_cli.core.clip.dense import check_tower
+from ovseg_cli.core.clip.model import ClipModel
 from ovseg_cli.core.errors import ShapeError
 from ovseg_cli.core.methods.base import Method, MethodConfig, Source
 from ovseg_cli.core.types import DensePrediction, Prediction, TextFeatures, WindowPrediction
@@ -43,7 +45,11 @@ class DenseConfig(MethodConfig):
 
 
 class DenseMethod(Method):
-    """A method whose scores are cosines of dense features and names."""
+    """A method whose scores are cosines of dense features and names.
+
+    Attributes:
+        changes_attention: The method needs a ViT, since it changes its last block.
+    """
 
     Config = DenseConfig
     config: DenseConfig
@@ -56,6 +62,12 @@ class DenseMethod(Method):
         "upsample_features": Source("ours", "PixelCLIP's code resizes to 64 before it normalises"),
         "mask_pooling": Source("code", "PixelCLIP's training pools up-sampled features; FC-CLIP's masks go down"),
     }
+
+    changes_attention: ClassVar[bool] = False
+
+    def __init__(self, clip: ClipModel, config: DenseConfig | None = None):
+        check_tower(clip.visual, self.changes_attention)
+        super().__init__(clip, config)
 
     @abstractmethod
     def features(self, images: Tensor) -> Tensor:
@@ -82,7 +94,13 @@ class DenseMethod(Method):
         ]
 
     def prepare(self, image: Tensor) -> Tensor:
-        """Resize and normalise one picture: (3, H, W) uint8 to (3, h, w) on the CLIP's device."""
+        """Resize and normalise one picture: (3, H, W) uint8 to (3, h, w) on the CLIP's device.
+
+        Raises:
+            ShapeError: The picture is no (3, H, W), or has no pixels.
+        """
+        if image.ndim != 3 or image.shape[0] != 3 or not image.numel():
+            raise ShapeError(f"a picture must be (3, H, W) RGB with at least one pixel, but got {tuple(image.shape)}")
         size = self.resize_rule().size(*image.shape[-2:])
         resized = inputs.resize_image(image.to(self.clip.device), size, self.config.antialias)
         return inputs.normalise(resized, self.clip.mean, self.clip.std)

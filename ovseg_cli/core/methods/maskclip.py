@@ -39,6 +39,7 @@ class MaskClip(DenseMethod):
     name: ClassVar[str] = "maskclip"
     title: ClassVar[str] = "MaskCLIP"
     paper: ClassVar[str] = "Zhou et al., ECCV 2022"
+    changes_attention: ClassVar[bool] = True
     Config = MaskClipConfig
     config: MaskClipConfig
     sources: ClassVar[dict[str, Source]] = {

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ovseg_cli.core.clip.dense import LastBlock, Similarities
+from ovseg_cli.core.clip.vit import LastBlock, Similarities
 from tests.core.clip.parity_models import assert_close, load_recorded, read_fixture
 
 REDUCED = {"residual": "none", "mlp": False}
