@@ -51,7 +51,7 @@ class Patch:
 
 def place(outline: str, center: tuple[float, float], radius: float, rng: Generator, size: int) -> Patch:
     """Lay an outline of `radius` pixels around `center` (row, column) of a picture with side `size`."""
-    reach = int(np.ceil(radius)) + 1
+    reach = int(np.ceil(1.12 * radius)) + 1  # the corner of a box, turned by half a radian, is the farthest
     top, left = max(0, int(center[0]) - reach), max(0, int(center[1]) - reach)
     bottom, right = min(size, int(center[0]) + reach + 1), min(size, int(center[1]) + reach + 1)
     v = (np.arange(top, bottom, dtype=np.float32) - np.float32(center[0]))[:, None]
