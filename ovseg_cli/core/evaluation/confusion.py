@@ -15,7 +15,7 @@ from torch import Tensor
 from ovseg_cli.core.errors import DataError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Counts:
     """The non-zero cells of a confusion matrix, in row-major order.
 
