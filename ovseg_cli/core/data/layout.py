@@ -109,6 +109,11 @@ def pair(found: Found, subset: str) -> Pairing:
     """List the pictures of a subset with their labels; missing partners become problems, never gaps."""
     part = found.layout.subsets[subset]
     pairing = Pairing()
+    for pattern in (part.images, part.labels):
+        if pattern and not (found.base / fixed_folder(pattern)).is_dir():
+            folder = str(found.base / fixed_folder(pattern))
+            pairing.problems.append(Problem(folder, f"this folder of '{subset}' is missing", "Fetch it, too."))
+            return pairing
     images = index_files(found.base, part.images, pairing.problems)
     labels = index_files(found.base, part.labels, pairing.problems) if part.labels else None
     if labels:
@@ -177,8 +182,8 @@ def _walk(base: Path, folder: str, deep: bool) -> Iterator[str]:
     """Yield files below a folder, relative to `base`, with forward slashes; hidden files are not pictures."""
     try:
         entries = list(os.scandir(base / folder))
-    except (FileNotFoundError, NotADirectoryError):
-        return
+    except OSError as error:
+        raise DataError(f"{base / folder}: the folder cannot be listed ({error.strerror}).") from error
     for entry in entries:
         if entry.name.startswith("."):
             continue

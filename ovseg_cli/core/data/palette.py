@@ -1,11 +1,11 @@
 """Which colour a class gets in overlays and legends: distinct, the same on every machine, kind to colour-blind eyes.
 
 The first colours are a published set for all kinds of colour vision; the others follow one by one, each the candidate
-that lies farthest from all before it, both as usually seen and as seen without green cones. So a longer list begins
-with the shorter one, and a class keeps its colour when classes are added behind it.
+that lies farthest from all before it, as usually seen and as seen without red or without green cones. So a longer list
+begins with the shorter one, and a class keeps its colour when classes are added behind it.
 
 Source: Okabe and Ito, "Color Universal Design", 2008 (the first seven); Ottosson, "A perceptual color space for image
-processing", 2020 (OKLab, the distance); Viénot, Brettel, Mollon, Color Research and Application 1999 (deuteranopia).
+processing", 2020 (OKLab, the distance); Viénot, Brettel, Mollon, Color Research and Application 1999 (missing cones).
 """
 
 from functools import lru_cache
@@ -23,6 +23,7 @@ _TO_OKLAB = np.array(
     [[0.2104542553, 0.7936177850, -0.0040720468], [1.9779984951, -2.4285922050, 0.4505937099],
      [0.0259040371, 0.7827717662, -0.8086757660]]
 )  # fmt: skip
+_WITHOUT_RED = np.array([[0.11238, 0.88762, 0.0], [0.11238, 0.88762, 0.0], [0.00401, -0.00401, 1.0]])
 _WITHOUT_GREEN = np.array([[0.29275, 0.70725, 0.0], [0.29275, 0.70725, 0.0], [-0.02234, 0.02234, 1.0]])
 
 
@@ -60,9 +61,10 @@ def _ordered(n: int) -> np.ndarray:
 
 
 def _place(rgb: np.ndarray) -> np.ndarray:
-    """Where colours lie for usual eyes (first three axes) and for eyes without green cones (last three), (n, 6)."""
+    """Where colours lie for usual eyes, for eyes without red and for eyes without green cones, (n, 9)."""
     linear = _linear(rgb)
-    return np.concatenate([_oklab(linear), _oklab(np.clip(linear @ _WITHOUT_GREEN.T, 0, 1))], axis=1)
+    views = [linear, linear @ _WITHOUT_RED.T, linear @ _WITHOUT_GREEN.T]
+    return np.concatenate([_oklab(np.clip(view, 0, 1)) for view in views], axis=1)
 
 
 def _squared_distance(places: np.ndarray, one: np.ndarray) -> np.ndarray:
