@@ -84,10 +84,14 @@ class Table:
         """Places of the columns that are printed."""
         return [i for i, column in enumerate(self.columns) if column.shown]
 
-    def texts(self) -> tuple[list[str], list[list[str]]]:
-        """Return headers and rows as they are printed, shown columns only."""
-        places = self.shown_columns
-        rows = [[cell_text(row[i], self.columns[i]) for i in places] for row in self.rows]
+    def texts(self, breaks: bool = False) -> tuple[list[str], list[list[str]]]:
+        """Return headers and rows as they are printed, shown columns only.
+
+        Args:
+            breaks: Put each interval on a line of its own below the value, for narrow terminals.
+        """
+        places, between = self.shown_columns, "\n" if breaks else " "
+        rows = [[cell_text(row[i], self.columns[i], between) for i in places] for row in self.rows]
         return [self.columns[i].header for i in places], rows
 
     def records(self) -> list[dict[str, Any]]:
@@ -95,16 +99,18 @@ class Table:
         return [record(self.columns, row) for row in self.rows]
 
 
-def cell_text(cell: Cell, column: Column) -> str:
-    """Print one cell: `41.2 [38.9, 43.6]`, `41.2 ± 0.8`, `+1.3 [+0.2, +2.4] *`, `1,234`, `–`."""
+def cell_text(cell: Cell, column: Column, between: str = " ") -> str:
+    """Print one cell: `41.2 [38.9, 43.6]`, `41.2 ± 0.8`, `+1.3 * [+0.2, +2.4]`, `1,234`, `–`."""
     if cell.is_missing:
         return MISSING
     text = number_text(cell.value, column)
-    if cell.spread is not None:
+    if cell.spread is not None and math.isfinite(cell.spread):
         text += f" ± {cell.spread:.{column.decimals}f}"
+    if cell.mark:
+        text += " *"
     if cell.interval is not None and all(math.isfinite(bound) for bound in cell.interval):
-        text += f" [{number_text(cell.interval[0], column)}, {number_text(cell.interval[1], column)}]"
-    return f"{text} *" if cell.mark else text
+        text += f"{between}[{number_text(cell.interval[0], column)}, {number_text(cell.interval[1], column)}]"
+    return text
 
 
 def number_text(value: Value, column: Column) -> str:

@@ -43,7 +43,7 @@ EXAMPLE = table(
         (Cell(41.25), COLUMNS[1], "41.2"),
         (Cell(41.25, interval=(38, 43.61)), COLUMNS[1], "41.2 [38.0, 43.6]"),
         (Cell(41.25, spread=0.84, count=3), COLUMNS[1], "41.2 ± 0.8"),
-        (Cell(1.5, interval=(0.25, 2.0), mark=True), COLUMNS[2], "+1.50 [+0.25, +2.00] *"),
+        (Cell(1.5, interval=(0.25, 2.0), mark=True), COLUMNS[2], "+1.50 * [+0.25, +2.00]"),
         (Cell(-0.001), COLUMNS[2], "+0.00"),
         (Cell(-0.001), COLUMNS[1], "0.0"),
         (Cell(50.0, interval=(NAN, NAN)), COLUMNS[1], "50.0"),
@@ -71,7 +71,7 @@ def test_latex_is_a_booktabs_table():
     assert lines[:2] == [r"\begin{table}", r"\centering"] and lines[2] == r"\caption{Scores. One note.}"
     assert lines[3] == r"\begin{tabular}{lrrr}"
     assert lines[5] == r"class & IoU & Δ & pixels \\"
-    assert lines[7] == r"cat & 41.2 {[}38.0, 43.6{]} & -1.23 {[}-2.00, -0.50{]} * & 1,234,567 \\"
+    assert lines[7] == r"cat & 41.2 {[}38.0, 43.6{]} & -1.23 * {[}-2.00, -0.50{]} & 1,234,567 \\"
     assert lines[8] == r"=1+2\textbar{}\_x\_ & -- & -- & 0 \\"
 
 

@@ -1,0 +1,111 @@
+"""What `ovseg report RUN…` means: from run folders and result files to the tables that are printed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ovseg_cli.core.errors import UsageError
+from ovseg_cli.core.evaluation.result_files import load_result
+from ovseg_cli.core.evaluation.results import Result
+from ovseg_cli.core.report.cells import Table
+from ovseg_cli.core.report.class_tables import class_table, delta_table
+from ovseg_cli.core.report.compare import difference_table
+from ovseg_cli.core.report.grouping import Group, group_seeds
+from ovseg_cli.core.report.tables import View, result_table
+from ovseg_cli.core.runs import latest_run, open_run
+from ovseg_cli.core.runtime import Folders
+
+
+@dataclass(frozen=True)
+class ReportRequest:
+    """Options of `ovseg report`, as typed; the fields are explained in its help."""
+
+    results: tuple[str, ...]
+    baseline: str | None = None
+    per_class: bool = False
+    split: str = "all"
+    absent: str = "union"
+    group_seeds: bool = False
+    resamples: int = 1000
+
+
+def build(request: ReportRequest, folders: Folders) -> list[Table]:
+    """Make the tables: scores, then differences to the baseline, then classes.
+
+    Raises:
+        UsageError: A name is no run and no result file, a run has no result, or results cannot share a table.
+        DataError: A result file is broken.
+    """
+    view = View(rule=request.absent, split=request.split, resamples=request.resamples)  # type: ignore[arg-type]
+    results = [result for name in request.results for result in find_results(name, folders)]
+    base = find_results(request.baseline, folders) if request.baseline else []
+    everything = _once([*results, *base])
+    groups: list[Group] = list(group_seeds(everything)) if request.group_seeds else [[r] for r in everything]
+    tables = [result_table(groups, view)]
+    if base:
+        tables += _differences(groups, base, view, request.per_class)
+    elif request.per_class:
+        tables += [class_table(same, view) for same in _by_data([group[0] for group in groups])]
+    return tables
+
+
+def _differences(groups: Sequence[Group], base: Sequence[Result], view: View, per_class: bool) -> list[Table]:
+    """For each data set and protocol of the baseline, the differences of all that were scored on it."""
+    tables: list[Table] = []
+    for baseline in base:
+        own = next(group for group in groups if any(_same(baseline, result) for result in group))
+        rivals = [g for g in groups if _key(g[0]) == _key(baseline) and g is not own]
+        if not rivals:
+            continue
+        tables.append(difference_table([*rivals, own], own, view))
+        if per_class:
+            tables += [delta_table(group[0], own[0], view) for group in rivals]
+    if not tables:
+        raise UsageError(
+            "--baseline: no other result was scored on its data with its candidates.",
+            "Name a run that was scored on the same data.",
+        )
+    return tables
+
+
+def find_results(name: str, folders: Folders) -> list[Result]:
+    """Read the results that a name means: a result file, a run folder (all of its results), or `latest`.
+
+    Raises:
+        UsageError: There is no such run or file, or the run holds no result.
+        DataError: A result file is broken.
+    """
+    path = latest_run(folders.runs).path if name == "latest" else Path(name)
+    if path.is_file():
+        return [load_result(path)]
+    if not path.is_dir() and (folders.runs / name).is_dir():
+        path = folders.runs / name
+    run = open_run(path)
+    files = [*run.result_files(), *sorted(path.glob("seed-*/results/*.json"))]
+    if not files:
+        raise UsageError(f"{path}: this run holds no result yet.", f"Score it: ovseg eval {path}")
+    return [load_result(file) for file in files]
+
+
+def _once(results: Sequence[Result]) -> list[Result]:
+    """Drop results that were named twice."""
+    kept: list[Result] = []
+    for result in results:
+        if not any(_same(result, other) for other in kept):
+            kept.append(result)
+    return kept
+
+
+def _same(a: Result, b: Result) -> bool:
+    return (a.run, a.data, a.subset, a.created, a.fingerprints) == (b.run, b.data, b.subset, b.created, b.fingerprints)
+
+
+def _key(result: Result) -> tuple[object, ...]:
+    return (result.data, result.subset, len(result.images), result.fingerprints.get("data"))
+
+
+def _by_data(results: Sequence[Result]) -> list[list[Result]]:
+    groups: dict[object, list[Result]] = {}
+    for result in results:
+        groups.setdefault((result.data, result.class_names), []).append(result)
+    return list(groups.values())
