@@ -9,9 +9,9 @@ from ovseg_cli.commands import options
 
 
 def demo(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the demo's data, runs, pictures and table.")] = Path(
-        "ovseg-demo"
-    ),
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder of the demo's data, runs, pictures and table.")
+    ] = Path("ovseg-demo"),
     quick: Annotated[bool, typer.Option("--quick", help="Under a minute: fewer pictures are scored.")] = False,
     full: Annotated[
         bool, typer.Option("--full", help="Train every row from scratch, for claims with a spread; takes long.")

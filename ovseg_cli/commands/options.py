@@ -76,7 +76,8 @@ Subset = Annotated[str | None, typer.Option(help="Which images; default: the dat
 Clip = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="CLIP: an open_clip architecture, `toy-clip`, or a file; default: the run's, else the spec's."
+        metavar="NAME",
+        help="CLIP: an open_clip architecture, `toy-clip`, or a file; default: the run's, else the spec's.",
     ),
 ]
 Pretrained = Annotated[

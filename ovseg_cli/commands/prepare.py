@@ -12,7 +12,9 @@ def prepare(
     dataset: Annotated[
         str,
         typer.Argument(
-            metavar="DATASET", help="Name of a data set, or path of a spec (.toml).", autocompletion=options.complete_data
+            metavar="DATASET",
+            help="Name of a data set, or path of a spec (.toml).",
+            autocompletion=options.complete_data,
         ),
     ],
     source: Annotated[

@@ -1,6 +1,5 @@
 """`ovseg report RUN…`: comparison tables with intervals and per-class differences, from result files alone."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -13,7 +12,9 @@ Format = Literal["rich", "markdown", "latex", "csv", "json"]
 def report(
     results: Annotated[
         list[str],
-        typer.Argument(metavar="RUN…", help="Run folders, result files, or `latest`.", autocompletion=options.complete_model),
+        typer.Argument(
+            metavar="RUN…", help="Run folders, result files, or `latest`.", autocompletion=options.complete_model
+        ),
     ],
     format: Annotated[Format, typer.Option("--format", "-f", help="How the tables are written.")] = "rich",
     per_class: Annotated[bool, typer.Option("--per-class", help="Add the scores of every class.")] = False,
@@ -23,8 +24,12 @@ def report(
     ] = None,
     split: options.Split = "all",
     absent: options.Absent = "union",
-    seeds: Annotated[bool, typer.Option("--seeds", help="Group runs that differ in their seed: mean ± spread.")] = False,
-    bootstrap: Annotated[int, typer.Option(min=0, metavar="N", help="Resamples of the images; 0: no intervals.")] = 1000,
+    seeds: Annotated[
+        bool, typer.Option("--seeds", help="Group runs that differ in their seed: mean ± spread.")
+    ] = False,
+    bootstrap: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Resamples of the images; 0: no intervals.")
+    ] = 1000,
     out: options.Out = None,
     runs: options.Runs = None,
     debug: options.Debug = False,

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
     from ovseg_cli.core.catalogue import Explanation
     from ovseg_cli.core.data.prepare import PreparedReport, PreparePlan
+    from ovseg_cli.core.demo import DemoOutcome
     from ovseg_cli.core.diagnosis import Check
+    from ovseg_cli.core.evaluation.session import Scored
+    from ovseg_cli.core.predict_files import Done
     from ovseg_cli.core.report.cells import Table
 
 
@@ -159,3 +162,66 @@ def show_plan(plan: "PreparePlan", as_json: bool) -> None:
     if not as_json:
         document["need"], document["free"] = f"{plan.need / 2**20:.1f} MiB", f"{plan.free / 2**30:.1f} GiB"
     show_document(document, as_json, f"plan: prepare {plan.name}")
+
+
+def show_scores(scored: "Sequence[Scored]", split: str, absent: str, as_json: bool) -> None:
+    """Print the scores of an evaluation; as JSON: every score of both rules, and the result files."""
+    from ovseg_cli.core.report.tables import View, result_table
+
+    if as_json:
+        console.print_json({"schema": 1, "results": [_scored_record(item, split) for item in scored]})
+        return
+    view = View(rule=absent, split=split)  # type: ignore[arg-type]
+    show_table(result_table([[item.result] for item in scored], view))
+    for item in scored:
+        console.say(f"result: {item.path}")
+
+
+def _scored_record(item: "Scored", split: str) -> dict[str, Any]:
+    result = item.result
+    rules: dict[str, Any] = {}
+    for rule in ("union", "present"):
+        scores = result.metrics(rule, split)  # type: ignore[arg-type]
+        rules[rule] = {name: None if value != value else round(100 * value, 4) for name, value in scores.items()}
+        rules[rule]["classes"] = result.num_averaged(rule, split)  # type: ignore[arg-type]
+    return {
+        "method": result.method,
+        "data": result.data,
+        "subset": result.subset,
+        "images": len(result.images),
+        "split": split,
+        "candidates": result.protocol.get("candidates"),
+        "percent": rules,
+        "fingerprints": result.fingerprints,
+        "run": result.run,
+        "file": str(item.path),
+        "notes": list(result.notes),
+    }
+
+
+def show_predictions(done: "Done", out: Path, as_json: bool) -> None:
+    """Print where the label maps are."""
+    if as_json:
+        pictures = [{"picture": str(job.path), "files": [str(f) for f in files]} for job, files in done.outputs]
+        failed = [{"picture": str(path), "reason": reason} for path, reason in done.failed]
+        console.print_json({"schema": 1, "out": str(out), "pictures": pictures, "failed": failed})
+        return
+    for job, files in done.outputs:
+        console.stdout().print(f"{job.path} → {', '.join(str(f) for f in files)}", markup=False)
+
+
+def show_demo(outcome: "DemoOutcome", as_json: bool) -> None:
+    """Print the demo's tables, its pictures and what to do next."""
+    if as_json:
+        console.print_json(outcome.record())
+        return
+    out = console.stdout()
+    for table in outcome.tables:
+        show_table(table)
+        out.print()
+    out.print("Pictures", style="bold")
+    for path in outcome.pictures:
+        out.print(f"  {path}", markup=False)
+    out.print(f"Done in {outcome.seconds:.0f} s. Next:", style="bold")
+    for line in outcome.next_steps:
+        out.print(f"  {line}", markup=False)

@@ -94,6 +94,11 @@ class Method(nn.Module):
         patch = 1 if config.window else self.clip.patch_size
         return ResizeRule(config.resize, side, config.max_long_side, patch)
 
+    @property
+    def probability_scale(self) -> float:
+        """What multiplies this method's scores before a softmax over names makes probabilities of them."""
+        return 1.0
+
     @abstractmethod
     def predict(self, images: Sequence[Tensor], text: TextFeatures) -> list[Prediction]:
         """Score pictures against names.

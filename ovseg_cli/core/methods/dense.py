@@ -38,6 +38,11 @@ class DenseConfig(MethodConfig):
         ge=0,
         description="Features are resized to a square grid of this side before the cosine; 0 keeps the patch grid.",
     )
+    softmax_scale: float = Field(
+        default=0.0,
+        ge=0,
+        description="Multiplies cosines before the softmax of a background threshold; 0 is the CLIP's own logit scale.",
+    )
     mask_pooling: Literal["features-up", "masks-down"] = Field(
         default="features-up",
         description="Mask classification: features brought to the mask's pixels, or masks to the patch grid.",
@@ -60,6 +65,7 @@ class DenseMethod(Method):
             "code", "PixelCLIP and MaskCLIP: explicit; SCLIP, ClearCLIP, NACLIP, ProxyCLIP: scale-factor"
         ),
         "upsample_features": Source("ours", "PixelCLIP's code resizes to 64 before it normalises"),
+        "softmax_scale": Source("ours", "SCLIP's family sets 40 to 65 by data set; CLIP trained with its own"),
         "mask_pooling": Source("code", "PixelCLIP's training pools up-sampled features; FC-CLIP's masks go down"),
     }
 
@@ -68,6 +74,11 @@ class DenseMethod(Method):
     def __init__(self, clip: ClipModel, config: DenseConfig | None = None):
         check_tower(clip.visual, self.changes_attention)
         super().__init__(clip, config)
+
+    @property
+    def probability_scale(self) -> float:
+        """What turns a cosine into a logit."""
+        return self.config.softmax_scale or self.clip.logit_scale
 
     @abstractmethod
     def features(self, images: Tensor) -> Tensor:

@@ -1,0 +1,229 @@
+"""What `ovseg eval` does once every name is resolved: build, encode, score, keep the result files."""
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ovseg_cli import __version__
+from ovseg_cli.core.clip.prompts import PHOTO, resolve_templates
+from ovseg_cli.core.clip.text import text_features
+from ovseg_cli.core.data.dataset import PreparedData
+from ovseg_cli.core.evaluation.evaluate import evaluate
+from ovseg_cli.core.evaluation.request import EvalPlan, EvalRequest, result_name
+from ovseg_cli.core.evaluation.results import Facts, Result
+from ovseg_cli.core.files import digest_of
+from ovseg_cli.core.methods.build import ModelChoice, build_method
+from ovseg_cli.core.reporter import Reporter
+from ovseg_cli.core.runs import Run, create_run, list_runs, typed_command
+from ovseg_cli.core.runtime import Folders, Runtime, open_runtime
+from ovseg_cli.core.types import Readout, Vocabulary
+
+if TYPE_CHECKING:
+    from ovseg_cli.core.data.specs import DataChoice
+    from ovseg_cli.core.methods.base import Method
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One result and the file that holds it."""
+
+    result: Result
+    path: Path
+
+
+def score(plan: EvalPlan, folders: Folders, reporter: Reporter) -> list[Scored]:
+    """Score a model on every data set of a plan.
+
+    A model that is no run yet gets a run folder; an interrupted evaluation of the same kind is continued in its own.
+
+    Returns:
+        One result a data set, saved as `results/DATA-SUBSET-PROTOCOL.json`.
+
+    Raises:
+        UsageError: A setting or template does not fit.
+        DataError: Data broken since it was prepared, or scores below chance.
+        MachineError: Weights, device or disk.
+    """
+    request = plan.request
+    runtime = open_runtime(request.gpus, request.seed)
+    for note in runtime.notes:
+        reporter.say(note)
+    methods = _Methods(runtime, reporter)
+    run = plan.models[0].run or _run_of(plan, methods.get(plan.models[0]), folders)
+    scored = []
+    for choice, model, subset in zip(plan.data, plan.models, plan.subsets, strict=True):
+        method = methods.get(model)
+        result, path = _score_one(choice, model, subset, method, run, request, folders, runtime, reporter)
+        scored.append(Scored(result, path))
+    if plan.models[0].run is None:
+        run.finish()
+    return scored
+
+
+class _Methods:
+    """Builds each method once: data sets with the same preset share it."""
+
+    def __init__(self, runtime: Runtime, reporter: Reporter):
+        self.runtime, self.reporter = runtime, reporter
+        self.built: dict[str, Method] = {}
+
+    def get(self, choice: ModelChoice) -> "Method":
+        key = json.dumps([choice.method, choice.clip, choice.pretrained, choice.settings], sort_keys=True, default=str)
+        if key not in self.built:
+            self.built[key] = build_method(choice, self.runtime.device, self.reporter)
+        return self.built[key]
+
+
+def _score_one(
+    choice: "DataChoice",
+    model: ModelChoice,
+    subset: str,
+    method: "Method",
+    run: Run,
+    request: EvalRequest,
+    folders: Folders,
+    runtime: Runtime,
+    reporter: Reporter,
+) -> tuple[Result, Path]:
+    prepared = PreparedData.open(choice.spec, folders)
+    data = prepared.subset(subset)
+    vocabulary = vocabulary_of(choice, request)
+    text = text_features(method.clip, vocabulary, folders.cache, reporter)
+    readout = readout_of(request, vocabulary, method.probability_scale)
+    facts = _facts(choice, subset, prepared, method, vocabulary, run, request, runtime)
+    stem = result_name(choice, subset, request, _changed(model, request))
+    path = run.path / "results" / f"{stem}.json"
+    journal = path.with_suffix(".unfinished.jsonl")
+    result = evaluate(
+        method,
+        data,
+        vocabulary,
+        text,
+        {"main": readout},
+        facts,
+        reporter,
+        batch_size=method.config.windows_per_batch,
+        limit=request.limit,
+        force=request.force,
+        journal=journal,
+    )["main"]
+    result.save(path)
+    journal.unlink(missing_ok=True)
+    return result, path
+
+
+def vocabulary_of(choice: "DataChoice", request: EvalRequest) -> Vocabulary:
+    """Names, synonyms and templates: `--names` and `--templates`, else the spec's, else "a photo of a {}."."""
+    templates = resolve_templates([request.templates]) if request.templates else choice.spec.preset.templates
+    return choice.spec.vocabulary(choice.split, templates or PHOTO, request.names)
+
+
+def readout_of(request: EvalRequest, vocabulary: Vocabulary, scale: float) -> Readout:
+    """How scores become class ids under the options of a request; `scale` is the method's for probabilities."""
+    sets = {"all": None, "seen": tuple(vocabulary.seen_ids), "unseen": tuple(vocabulary.unseen_ids)}
+    threshold = request.background_threshold
+    return Readout(
+        candidates=sets[request.candidates],
+        seen_penalty=request.seen_penalty,
+        seen_ids=tuple(vocabulary.seen_ids) if request.seen_penalty else (),
+        softmax_scale=None if threshold is None else scale,
+        threshold=threshold,
+        background=None if threshold is None else vocabulary.background,
+    )
+
+
+def _run_of(plan: EvalPlan, method: "Method", folders: Folders) -> Run:
+    """The unfinished run of the very same evaluation, else a new one."""
+    model, choice = plan.models[0], plan.data[0]
+    tables: dict[str, Any] = {
+        "clip": {"name": model.clip, "pretrained": model.pretrained, "digest": method.clip.digest},
+        "method": method.config.model_dump(mode="json"),
+    }
+    if plan.request.unseen is not None:
+        tables["vocabulary"] = {"unseen": plan.request.unseen}
+    wanted = json.loads(json.dumps({"clip": {k: v for k, v in tables["clip"].items() if v is not None}}))
+    for run in list_runs(folders.runs):
+        same = run.kind == "segmentation" and not run.is_finished and run.method == model.method
+        if same and run.config.get("clip") == wanted["clip"] and run.config.get("method") == tables["method"]:
+            if run.config["run"]["command"] == typed_command():
+                return run
+    return create_run(folders.runs, "segmentation", model.method, choice.label, tables, plan.request.seed)
+
+
+def _facts(
+    choice: "DataChoice",
+    subset: str,
+    prepared: PreparedData,
+    method: "Method",
+    vocabulary: Vocabulary,
+    run: Run,
+    request: EvalRequest,
+    runtime: Runtime,
+) -> Facts:
+    notes = []
+    if subset in prepared.shortfall:
+        have, official = prepared.shortfall[subset]
+        notes.append(f"{choice.spec.name} {subset}: {have:,} of the official {official:,} pictures")
+    if request.limit:
+        notes.append(f"only the first {request.limit} pictures were scored")
+    protocol = {
+        "method": method.config.model_dump(mode="json"),
+        "templates": list(vocabulary.templates),
+        "names": request.names,
+        "synonym_rule": vocabulary.synonym_rule,
+        "limit": request.limit,
+    }
+    fingerprints = {
+        "data": prepared.fingerprint,
+        "weights": method.clip.digest,
+        "vocabulary": vocabulary.digest(),
+        "protocol": digest_of([json.dumps(protocol, sort_keys=True)]),
+    }
+    return Facts(
+        method=method.name,
+        data=choice.label,
+        subset=subset,
+        run=str(run.path),
+        class_split=choice.split.id if choice.split else None,
+        protocol={**protocol, "clip": method.clip.name},
+        fingerprints=fingerprints,
+        environment=environment(runtime),
+        seed=request.seed,
+        command=typed_command(),
+        notes=tuple(notes),
+    )
+
+
+def environment(runtime: Runtime) -> dict[str, Any]:
+    """Versions and device, as plain JSON values."""
+    import open_clip
+
+    device = runtime.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "ovseg": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "open_clip": open_clip.__version__,
+        "device": str(device),
+        "device_name": name,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _changed(model: ModelChoice, request: EvalRequest) -> str:
+    """Short digest of options that make this another protocol than the run's own; empty where there are none."""
+    own: Mapping[str, Any] = {
+        "templates": request.templates,
+        "names": request.names,
+        "settings": request.settings if model.run is not None else {},
+        "clip": (request.clip, request.pretrained) if model.run is not None else (None, None),
+    }
+    if not any(value not in (None, {}, (None, None)) for value in own.values()):
+        return ""
+    return digest_of([json.dumps(own, sort_keys=True, default=str)])[:8]
