@@ -5,7 +5,9 @@ with the hashes of both. A folder is written under another name and renamed; the
 """
 
 import contextlib
+import io
 import os
+import pickle
 import random
 import shutil
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ovseg_cli.core.errors import DataError, OvsegError, UsageError
-from ovseg_cli.core.files import explain_os_error, make_folder, read_json, sha256_file, write_json
+from ovseg_cli.core.files import explain_os_error, make_folder, read_json, sha256_file, write_bytes, write_json
 from ovseg_cli.core.reporter import Reporter
 
 SCHEMA = 1
@@ -74,11 +76,10 @@ def _write_parts(part: Path, checkpoint: Checkpoint) -> None:
     from safetensors.torch import save
 
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in checkpoint.weights.items()}
-    (part / _WEIGHTS).write_bytes(save(tensors, {"format": "pt"}))
-    torch.save(checkpoint.state, part / _STATE)
-    for name in (_WEIGHTS, _STATE):
-        with open(part / name, "rb+") as stream:
-            os.fsync(stream.fileno())
+    state = io.BytesIO()
+    torch.save(checkpoint.state, state)
+    for name, content in ((_WEIGHTS, save(tensors, {"format": "pt"})), (_STATE, state.getvalue())):
+        write_bytes(part / name, content)
     hashes = {name: sha256_file(part / name) for name in (_WEIGHTS, _STATE)}
     write_json(part / _HEADER, {"schema": SCHEMA, "step": checkpoint.step, "sha256": hashes})
 
@@ -100,7 +101,7 @@ def load_checkpoint(folder: Path, reporter: Reporter) -> Checkpoint:
     for path in candidates:
         try:
             return _read(path)
-        except (OvsegError, OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OvsegError, OSError, ValueError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
             reporter.warn(f"{path} is broken ({error}); the checkpoint before it is tried.")
     raise DataError(f"{folder}: no checkpoint is whole.", "Start the run anew, without --resume.")
 

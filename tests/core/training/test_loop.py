@@ -1,0 +1,234 @@
+"""The loop: bit for bit after a kill, whole after a signal, honest about NaN."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from ovseg_cli.core.errors import Terminated, UsageError
+from ovseg_cli.core.reporter import Silent
+from ovseg_cli.core.training.checkpoint import load_checkpoint
+from ovseg_cli.core.training.loop import LoopSettings, TrainingError, fit
+from ovseg_cli.core.training.schedule import Schedule
+
+
+class Steps(torch.utils.data.Dataset):
+    def __init__(self, hook=None):
+        self.hook = hook
+
+    def __getitem__(self, step):
+        if self.hook:
+            self.hook(step)
+        generator = torch.Generator().manual_seed(step)
+        return {"x": torch.randn(8, 4, generator=generator), "y": torch.randn(8, 1, generator=generator)}
+
+
+class Regression:
+    """Noise in the loss, so that random states matter; AdamW, so that its moments do."""
+
+    name = "regression"
+
+    def __init__(self, hook=None, bad_step=None, bad_gradient=False):
+        torch.manual_seed(3)
+        self.module = nn.Sequential(nn.Linear(4, 16), nn.Dropout(0.5), nn.BatchNorm1d(16), nn.Linear(16, 1))
+        self.hook, self.bad_step, self.bad_gradient, self.seen = hook, bad_step, bad_gradient, []
+
+    def optimizer(self):
+        return torch.optim.AdamW(self.module.parameters(), lr=0.01)
+
+    def steps(self):
+        return Steps(self.hook)
+
+    def losses(self, batch):
+        error = (self.module(batch["x"]) - batch["y"] - torch.randn(8, 1)) ** 2
+        self.seen.append(float(batch["x"].sum()))
+        fault = float("nan") if len(self.seen) == self.bad_step else 1.0
+        if self.bad_gradient and len(self.seen) == 2:
+            return {"fit": error.mean(), "root": self.module[0].weight.mul(0).sum().sqrt()}
+        return {"fit": error.mean(), "size": 0.1 * fault * self.module[0].weight.square().mean()}
+
+    def after_step(self):
+        return {"extra": 1.0}
+
+
+def settings(total=6, **kwargs):
+    defaults = {"precision": "float32", "log_every": 2, "save_every": 3, "clip_grad_norm": 1.0}
+    return LoopSettings(Schedule(total, "cosine", warmup=2), **{**defaults, **kwargs})
+
+
+def weights(task):
+    return torch.cat([p.detach().flatten().float() for p in task.module.state_dict().values()])
+
+
+class Stopping(Silent):
+    """Sends a signal to this process while the given step's batch is handed over."""
+
+    def __init__(self, step, number):
+        super().__init__()
+        self.step, self.number = step, number
+
+    def track(self, items, what, total=None):
+        for place, item in enumerate(items):
+            if place == self.step:
+                os.kill(os.getpid(), self.number)
+            yield item
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    task, folder = Regression(), tmp_path_factory.mktemp("straight")
+    fit(task, settings(), folder, Silent())
+    return task, folder
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("stop_at", [1, 2, 3, 5])
+def test_interrupted_and_resumed_equals_straight_bit_for_bit(tmp_path, straight, stop_at, workers):
+    with pytest.raises(KeyboardInterrupt):
+        fit(Regression(), settings(workers=workers), tmp_path, Stopping(stop_at - 1, signal.SIGINT))
+    assert load_checkpoint(tmp_path / "checkpoints", Silent()).step == stop_at
+    torch.randn(17)  # whatever happened in between
+    again = Regression()
+    progress = fit(again, settings(workers=workers), tmp_path, Silent(), resume=True)
+    assert progress.step == 6
+    assert torch.equal(weights(again), weights(straight[0]))
+
+
+def test_resuming_twice_equals_straight(tmp_path, straight):
+    for resume, place in ((False, 1), (True, 0), (True, 1)):
+        with pytest.raises(KeyboardInterrupt):
+            fit(Regression(), settings(), tmp_path, Stopping(place, signal.SIGINT), resume=resume)
+    task = Regression()
+    fit(task, settings(), tmp_path, Silent(), resume=True)
+    assert torch.equal(weights(task), weights(straight[0]))
+
+
+def test_log_after_a_resume_equals_the_straight_one_but_for_times(tmp_path, straight):
+    with pytest.raises(KeyboardInterrupt):
+        fit(Regression(), settings(), tmp_path, Stopping(2, signal.SIGINT))
+    fit(Regression(), settings(), tmp_path, Silent(), resume=True)
+    assert read_log(tmp_path) == read_log(straight[1])
+
+
+def read_log(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+
+
+def test_log_holds_mean_terms_rate_and_extras(straight):
+    log = read_log(straight[1])
+    assert [line["step"] for line in log] == [2, 4, 6]
+    assert set(log[0]) == {"step", "fit", "size", "gradient_norm", "extra", "learning_rate"}
+    assert log[0]["extra"] == 1.0
+    assert log[0]["learning_rate"] == pytest.approx(0.01 * 0.5)  # the rate of step 1: half of the warm-up
+
+
+def test_lines_of_a_future_that_was_lost_are_removed(tmp_path, straight):
+    with pytest.raises(KeyboardInterrupt):
+        fit(Regression(), settings(), tmp_path, Stopping(1, signal.SIGINT))
+    with open(tmp_path / "metrics.jsonl", "a") as stream:
+        stream.write('{"step": 4, "fit": 9.0}\n{"step": 5, "fi')
+    fit(Regression(), settings(), tmp_path, Silent(), resume=True)
+    assert read_log(tmp_path) == read_log(straight[1])
+
+
+def test_sigterm_saves_and_raises_terminated(tmp_path):
+    with pytest.raises(Terminated):
+        fit(Regression(), settings(), tmp_path, Stopping(3, signal.SIGTERM))
+    assert load_checkpoint(tmp_path / "checkpoints", Silent()).step == 4
+
+
+def test_handlers_are_back_afterwards(tmp_path):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    fit(Regression(), settings(2), tmp_path, Silent())
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_every_step_gets_its_own_batch_after_a_resume(tmp_path, straight):
+    first, second = Regression(), Regression()
+    with pytest.raises(KeyboardInterrupt):
+        fit(first, settings(), tmp_path, Stopping(3, signal.SIGINT))
+    fit(second, settings(), tmp_path, Silent(), resume=True)
+    assert first.seen + second.seen == straight[0].seen
+
+
+@pytest.mark.parametrize("bad_step", [1, 4])
+def test_nan_names_the_term_and_keeps_the_last_good_checkpoint(tmp_path, bad_step):
+    task = Regression(bad_step=bad_step)
+    with pytest.raises(TrainingError, match=f"'size' is nan in step {bad_step}"):
+        fit(task, settings(), tmp_path, Silent())
+    if bad_step == 4:
+        kept = load_checkpoint(tmp_path / "checkpoints", Silent())
+        assert kept.step == 3 and all(torch.isfinite(w).all() for w in kept.weights.values())
+    else:
+        assert not (tmp_path / "checkpoints").exists()
+
+
+def test_gradient_that_is_not_finite_changes_no_weight(tmp_path):
+    task = Regression(bad_gradient=True)
+    with pytest.raises(TrainingError, match="'gradient' is nan in step 2"):
+        fit(task, settings(), tmp_path, Silent())
+    assert torch.isfinite(weights(task)).all()
+
+
+def test_resume_of_nothing_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="no checkpoint"):
+        fit(Regression(), settings(), tmp_path, Silent(), resume=True)
+
+
+def test_resume_of_a_finished_run_changes_nothing(tmp_path, straight):
+    fit(Regression(), settings(), tmp_path, Silent())
+    task = Regression()
+    assert fit(task, settings(), tmp_path, Silent(), resume=True).step == 6
+    assert torch.equal(weights(task), weights(straight[0]))
+
+
+def test_a_fresh_run_empties_an_old_log(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
+    fit(Regression(), settings(2), tmp_path, Silent())
+    assert [line["step"] for line in read_log(tmp_path)] == [2]
+
+
+SCRIPT = """
+import sys, time
+sys.path.insert(0, {tests!r})
+import torch
+torch.set_num_threads(1)
+from pathlib import Path
+from test_loop import Regression, fit, settings, Silent
+
+def hook(step):
+    Path({folder!r}, f"reached-{{step}}").touch()
+    time.sleep(0.05)
+
+fit(Regression(hook), settings(40, save_every=1, workers={workers}), Path({folder!r}), Silent(), resume={resume})
+"""
+
+
+@pytest.mark.parametrize(("workers", "reached"), [(0, 3), (1, 9)])
+def test_killed_process_continues_bit_for_bit(tmp_path, workers, reached):
+    script = textwrap.dedent(SCRIPT)
+    values = {"tests": os.path.dirname(__file__), "folder": str(tmp_path), "workers": workers}
+    process = subprocess.Popen([sys.executable, "-c", script.format(resume=False, **values)])
+    deadline = time.monotonic() + 60
+    while not (tmp_path / f"reached-{reached}").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    killed_at = load_checkpoint(tmp_path / "checkpoints", Silent()).step
+    assert 0 < killed_at < 40
+    resumed = Regression()
+    fit(resumed, settings(40, save_every=1), tmp_path, Silent(), resume=True)
+    straight = Regression()
+    fit(straight, settings(40), tmp_path / "straight", Silent())
+    assert torch.equal(weights(resumed), weights(straight))
+    final = load_file(tmp_path / "checkpoints" / "step-00000040" / "weights.safetensors")
+    assert torch.equal(final["0.weight"], straight.module.state_dict()["0.weight"])
