@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ovseg_cli.core.errors import OvsegError, ShapeError, UsageError
 from ovseg_cli.core.nn.label_maps import full_scores, label_map, label_maps
@@ -185,6 +186,36 @@ def test_rows_of_a_class_compete_one_by_one():
     rows = torch.tensor([1, 0, 2, 2])
     assert label_map(DensePrediction(logits, (2, 2)), Readout(), rows, 3).unique().tolist() == [0]
     assert label_map(DensePrediction(logits, (2, 2)), Readout(candidates=(1, 2)), rows, 3).unique().tolist() == [2]
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the most numbers that any tensor held."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, tuple | list) else [made]:
+            if isinstance(tensor, torch.Tensor):
+                self.numbers = max(self.numbers, tensor.untyped_storage().nbytes() // tensor.element_size())
+        return made
+
+
+@pytest.mark.parametrize("kind", ["dense", "masks", "windows"])
+def test_scores_at_full_size_never_exist(kind):
+    generator = torch.Generator().manual_seed(4)
+    num_rows, size = 200, (400, 300)
+    grids = torch.randn(4, num_rows, 12, 10, generator=generator)
+    boxes = torch.tensor([[0, 0, 120, 100], [0, 80, 120, 100], [100, 0, 120, 100], [100, 80, 120, 100]])
+    prediction = {
+        "dense": DensePrediction(grids[0], size),
+        "masks": MaskPrediction(torch.rand(30, num_rows, generator=generator), torch.rand(30, 50, 40), size),
+        "windows": WindowPrediction(grids, boxes, (220, 180), size),
+    }[kind]
+    readouts = [Readout(), Readout(softmax_scale=0.1, threshold=0.5, background=0)]  # the second leaves no row out
+    with LargestTensor() as largest:
+        label_maps(prediction, readouts)
+    assert largest.numbers < num_rows * size[0] * size[1] / 10
 
 
 def test_threshold_turns_unsure_pixels_into_background():
