@@ -18,17 +18,27 @@ if TYPE_CHECKING:
     from ovseg_cli.core.report.cells import Table
 
 
+WIDE = 150  # columns; a narrower terminal has intervals below their values
+
+
 def rich_table(table: "Table") -> "RichTable":
     """Build rich's table from ours; rows with a mark are bold."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    headers, rows = table.texts()
-    drawn = RichTable(title=Text(table.title, style="bold"), box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    is_narrow = console.stdout().width < WIDE
+    headers, rows = table.texts(breaks=is_narrow)
+    drawn = RichTable(
+        title=Text(table.title, style="bold"),
+        box=SIMPLE_HEAD,
+        title_justify="left",
+        pad_edge=False,
+        padding=(0, 0) if is_narrow else (0, 1),
+    )
     for header, place in zip(headers, table.shown_columns, strict=True):
         is_number = table.columns[place].is_number
-        drawn.add_column(header, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
+        drawn.add_column(header, justify="right" if is_number else "left", overflow="fold")
     for row in rows:
         drawn.add_row(*[Text(text) for text in row])
     return drawn

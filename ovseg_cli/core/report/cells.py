@@ -21,6 +21,7 @@ class Column:
             numbers; "text" words.
         decimals: Printed decimals of percent and points.
         shown: False keeps the column out of printed tables; CSV and JSON always have it.
+        brackets: Print intervals; CSV and JSON always have them.
     """
 
     key: str
@@ -28,6 +29,7 @@ class Column:
     kind: Kind = "text"
     decimals: int = 1
     shown: bool = True
+    brackets: bool = True
 
     @property
     def is_number(self) -> bool:
@@ -88,10 +90,10 @@ class Table:
         """Return headers and rows as they are printed, shown columns only.
 
         Args:
-            breaks: Put each interval on a line of its own below the value, for narrow terminals.
+            breaks: Put each interval on a line of its own below the value, `38.9…43.6`, for narrow terminals.
         """
-        places, between = self.shown_columns, "\n" if breaks else " "
-        rows = [[cell_text(row[i], self.columns[i], between) for i in places] for row in self.rows]
+        places = self.shown_columns
+        rows = [[cell_text(row[i], self.columns[i], breaks) for i in places] for row in self.rows]
         return [self.columns[i].header for i in places], rows
 
     def records(self) -> list[dict[str, Any]]:
@@ -99,7 +101,7 @@ class Table:
         return [record(self.columns, row) for row in self.rows]
 
 
-def cell_text(cell: Cell, column: Column, between: str = " ") -> str:
+def cell_text(cell: Cell, column: Column, breaks: bool = False) -> str:
     """Print one cell: `41.2 [38.9, 43.6]`, `41.2 ± 0.8`, `+1.3 * [+0.2, +2.4]`, `1,234`, `–`."""
     if cell.is_missing:
         return MISSING
@@ -108,8 +110,9 @@ def cell_text(cell: Cell, column: Column, between: str = " ") -> str:
         text += f" ± {cell.spread:.{column.decimals}f}"
     if cell.mark:
         text += " *"
-    if cell.interval is not None and all(math.isfinite(bound) for bound in cell.interval):
-        text += f"{between}[{number_text(cell.interval[0], column)}, {number_text(cell.interval[1], column)}]"
+    if column.brackets and cell.interval is not None and all(math.isfinite(bound) for bound in cell.interval):
+        low, high = (number_text(bound, column) for bound in cell.interval)
+        text += f"\n{low}…{high}" if breaks else f" [{low}, {high}]"
     return text
 
 

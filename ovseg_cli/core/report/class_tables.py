@@ -91,7 +91,7 @@ def delta_table(result: Result, baseline: Result, view: View | None = None) -> T
     return Table(f"Differences by class, {result.data}", columns, rows, tuple(notes))
 
 
-PAIRED_NOTE = "Brackets: paired 95 % intervals from {} resamples of the images; * marks those that exclude 0."
+PAIRED_NOTE = "Ranges: paired 95 % intervals from {} resamples of the images; * marks those that exclude 0."
 
 
 def delta_cell(value: float, interval: tuple[float, float] | None) -> Cell:

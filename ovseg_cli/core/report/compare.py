@@ -35,17 +35,19 @@ def difference_table(groups: Sequence[Group], baseline: Group, view: View | None
         check_paired(group[0], baseline[0])
     names = score_names([group[0] for group in rivals], view.split)
     labels = row_labels([*rivals, baseline])
-    columns = (Column("method", "method"), Column("data", "data"), *(score_column(n, view, points=True) for n in names))
+    facts = (Column("method", "method"), Column("data", "data", shown=False))
+    columns = (*facts, *(score_column(name, view, points=True) for name in names))
     rows = tuple(
         (Cell(label), Cell(group[0].data), *_differences(group, baseline, names, view))
         for label, group in zip(labels, rivals, strict=False)
     )
-    notes = [f"Differences to {labels[-1]}, percentage points.", f"Rule {view.rule}: {RULES[view.rule]}."]
+    data = baseline[0].data
+    notes = [f"Percentage points on {data}, {baseline[0].subset}.", f"Rule {view.rule}: {RULES[view.rule]}."]
     if view.resamples and any(len(group) == len(baseline) == 1 for group in rivals):
         notes.append(PAIRED_NOTE.format(view.resamples))
     if any(len(group) > 1 or len(baseline) > 1 for group in rivals):
         notes.append("±: sample standard deviation of the differences, seed by seed.")
-    return Table(f"Differences to {labels[-1]}", columns, rows, tuple(notes))
+    return Table(f"Differences to {labels[-1]} on {data}", columns, rows, tuple(notes))
 
 
 def _differences(group: Group, baseline: Group, names: Sequence[str], view: View) -> list[Cell]:

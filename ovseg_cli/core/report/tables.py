@@ -51,17 +51,17 @@ class View:
         return "present" if self.rule == "union" else "union"
 
 
-def result_table(groups: Sequence[Group], view: View | None = None, title: str = "Results") -> Table:
+def result_table(groups: Sequence[Group], view: View | None = None, title: str | None = None) -> Table:
     """Make the table of scores, in percent.
 
     Args:
         groups: One row each. A group of one result shows its 95 % interval over images; a group of several (seeds, see
             `grouping.group_seeds`) mean ± sample standard deviation.
         view: Rule, split, intervals.
-        title: Of the table.
+        title: Of the table; None names the data set where there is only one.
 
     Returns:
-        Shown: method, data, the scores that the results have, the number of classes averaged, and what differs among
+        Shown: method, the scores that the results have, the number of classes averaged, and what differs among data,
         subset and candidates. Hidden (CSV, JSON): the other rule's scores, images, seed, run.
 
     Raises:
@@ -74,6 +74,8 @@ def result_table(groups: Sequence[Group], view: View | None = None, title: str =
     names = score_names(firsts, view.split)
     columns = (*_fact_columns(firsts), *(score_column(name, view) for name in names), *_tail_columns(names, view))
     rows = [_row(label, group, names, view) for label, group in zip(row_labels(groups), groups, strict=True)]
+    data = sorted({first.data for first in firsts})
+    title = title or (f"Results on {data[0]}" if len(data) == 1 else "Results")
     return Table(title, columns, tuple(rows), _notes(groups, view))
 
 
@@ -92,9 +94,10 @@ def score_names(results: Sequence[Result], split: Split) -> list[str]:
 def score_column(name: str, view: View, points: bool = False) -> Column:
     """Make the column of a score; with `points` that of its difference."""
     header = {"seen": "sIoU", "unseen": "uIoU"}.get(view.split, name) if name == "mIoU" else _HEADERS.get(name, name)
+    is_main = name in _SETS  # brackets in every column would make the table too wide to read
     if points:
-        return Column(f"delta_{name}", f"Δ {header}", "points", view.decimals)
-    return Column(name, header, "percent", view.decimals)
+        return Column(f"delta_{name}", f"Δ {header}", "points", view.decimals, brackets=is_main)
+    return Column(name, header, "percent", view.decimals, brackets=is_main)
 
 
 def candidates_of(result: Result) -> str:
@@ -106,7 +109,7 @@ def _fact_columns(firsts: Sequence[Result]) -> list[Column]:
     candidates = {candidates_of(result) for result in firsts}
     return [
         Column("method", "method"),
-        Column("data", "data"),
+        Column("data", "data", shown=len({result.data for result in firsts}) > 1),
         Column("subset", "subset", shown=len({result.subset for result in firsts}) > 1),
         Column("candidates", "candidates", shown=candidates != {"all"}),
     ]
@@ -176,7 +179,7 @@ def _notes(groups: Sequence[Group], view: View) -> tuple[str, ...]:
         notes.append(f"Only {view.split} classes are reported.")
     if view.resamples and any(len(group) == 1 for group in groups):
         notes.append(
-            f"Brackets: 95 % intervals from {view.resamples} resamples of the images; they do not cover training seeds."
+            f"Ranges: 95 % intervals from {view.resamples} resamples of the images; they do not cover training seeds."
         )
     if any(len(group) > 1 for group in groups):
         numbers = sorted({len(group) for group in groups if len(group) > 1})

@@ -44,6 +44,7 @@ EXAMPLE = table(
         (Cell(41.25, interval=(38, 43.61)), COLUMNS[1], "41.2 [38.0, 43.6]"),
         (Cell(41.25, spread=0.84, count=3), COLUMNS[1], "41.2 ± 0.8"),
         (Cell(1.5, interval=(0.25, 2.0), mark=True), COLUMNS[2], "+1.50 * [+0.25, +2.00]"),
+        (Cell(41.25, (38, 43.61)), Column("x", "x", "percent", brackets=False), "41.2"),
         (Cell(-0.001), COLUMNS[2], "+0.00"),
         (Cell(-0.001), COLUMNS[1], "0.0"),
         (Cell(50.0, interval=(NAN, NAN)), COLUMNS[1], "50.0"),
@@ -56,6 +57,11 @@ EXAMPLE = table(
 )
 def test_cells_are_printed_with_what_is_known(cell: Cell, column: Column, text: str):
     assert cell_text(cell, column) == text
+
+
+def test_narrow_terminals_have_intervals_below_their_values():
+    headers, rows = EXAMPLE.texts(breaks=True)
+    assert headers == ["class", "IoU", "Δ", "pixels"] and rows[0][1:3] == ["41.2\n38.0…43.6", "-1.23 *\n-2.00…-0.50"]
 
 
 def test_markdown_is_aligned_and_escaped():
