@@ -1,0 +1,259 @@
+"""The whole pipeline on the toy world: prepare, (train,) score, compare, draw. Every number is computed when it runs.
+
+`ROWS` is the place for further methods: one line each. A row of a training-free method is scored at once; `--full`
+trains the toy CLIP anew for each seed, scores every row on each and reports mean and spread.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ovseg_cli.core.clip.model import RUN_FILE, load_clip
+from ovseg_cli.core.data import toy
+from ovseg_cli.core.data.dataset import PreparedData
+from ovseg_cli.core.data.palette import colors
+from ovseg_cli.core.data.prepare import prepare
+from ovseg_cli.core.data.specs import load_spec
+from ovseg_cli.core.evaluation.request import EvalRequest, resolve
+from ovseg_cli.core.evaluation.results import Result
+from ovseg_cli.core.evaluation.session import score
+from ovseg_cli.core.files import make_folder, write_text
+from ovseg_cli.core.predict import Segmenter, load
+from ovseg_cli.core.report.cells import Table
+from ovseg_cli.core.report.compare import difference_table
+from ovseg_cli.core.report.figures import PanelRow, side_by_side
+from ovseg_cli.core.report.formats import render
+from ovseg_cli.core.report.grouping import Group
+from ovseg_cli.core.report.tables import View, result_table
+from ovseg_cli.core.reporter import Reporter
+from ovseg_cli.core.runs import list_runs
+from ovseg_cli.core.runtime import Folders
+
+DATA = "toy:combo"
+QUICK_IMAGES = 60
+PANEL_SCENES = (3, 17, 42, 58)
+PICTURE_STREAM = 4  # pictures of the user's words: no scene that is trained, tuned or scored on
+PICTURES = 3
+SEARCHED = 400
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the demo's table."""
+
+    caption: str
+    method: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+ROWS = (
+    Row("CLIP", "clip"),
+    Row("MaskCLIP", "maskclip", {"variant": "original"}),
+    Row("MaskCLIP, class residual", "maskclip", {"variant": "value-cls"}),
+)
+
+
+@dataclass(frozen=True)
+class DemoRequest:
+    """Options of `ovseg demo`.
+
+    Attributes:
+        out: Folder of everything that is made.
+        quick: Score fewer pictures.
+        full_seeds: How many toy CLIPs are trained and scored; 0 takes the shipped one.
+        words: The user's words, in the syntax of `--classes`.
+        gpus: What `--gpus` said.
+    """
+
+    out: Path
+    quick: bool = False
+    full_seeds: int = 0
+    words: str = ""
+    gpus: int | None = None
+
+    @property
+    def folders(self) -> Folders:
+        """Data and runs of the demo lie in its own folder."""
+        return Folders(self.out / "datasets", self.out / "runs")
+
+
+@dataclass(frozen=True)
+class DemoOutcome:
+    """What the demo made."""
+
+    tables: tuple[Table, ...]
+    pictures: tuple[Path, ...]
+    seconds: float
+    next_steps: tuple[str, ...]
+
+    def record(self) -> dict[str, Any]:
+        """The outcome as plain data."""
+        tables = [{"title": t.title, "rows": t.records(), "notes": list(t.notes)} for t in self.tables]
+        pictures = [str(path) for path in self.pictures]
+        return {"schema": 1, "tables": tables, "pictures": pictures, "seconds": round(self.seconds, 1)}
+
+
+def run_demo(request: DemoRequest, reporter: Reporter) -> DemoOutcome:
+    """Run the demo; what an interrupted one finished is not done again.
+
+    Raises:
+        UsageError: The words make no sense.
+        MachineError: The folder cannot be written.
+    """
+    started = time.monotonic()
+    words = check_words(request.words)
+    make_folder(request.out)
+    reporter.say(f"1/4 prepare: the toy world, drawn into {request.folders.data}")
+    prepare(load_spec(DATA.partition(":")[0]), request.folders, reporter=reporter)
+    clips = ["toy-clip"]
+    if request.full_seeds:
+        reporter.say(f"2/4 train: {request.full_seeds} toy CLIPs, {estimate(request.full_seeds)}")
+        clips = [str(_trained(seed, request, reporter)) for seed in range(request.full_seeds)]
+    reporter.say(f"{'3' if request.full_seeds else '2'}/4 score: {len(ROWS)} rows on {DATA}")
+    groups = [_scored(row, clips, request, reporter) for row in ROWS]
+    tables = _tables(groups)
+    write_text(request.out / "table.md", render(tables, "markdown"))
+    reporter.say("4/4 draw: pictures, labelled by each row and by your words")
+    pictures = [_compare_picture(clips[0], request, reporter), *_word_pictures(words, clips[0], request, reporter)]
+    return DemoOutcome(tuple(tables), tuple(pictures), time.monotonic() - started, _next_steps(request))
+
+
+def check_words(words: str) -> tuple[str, ...]:
+    """Read the user's words; they are looked for among the world's classes when pictures are chosen."""
+    from ovseg_cli.core.class_lists import parse_classes
+
+    return tuple(parse_classes(words).class_names)
+
+
+def estimate(seeds: int) -> str:
+    """How long training will take, from what the shipped toy CLIP took."""
+    minutes = float(load_clip("toy-clip").recipe.get("cpu_minutes", 0.0))
+    if not minutes:
+        return "several minutes each"
+    return f"about {minutes * seeds:.0f} minutes of one core ({minutes:.0f} each, as the shipped one took)"
+
+
+def _trained(seed: int, request: DemoRequest, reporter: Reporter) -> Path:
+    """A toy CLIP of one seed: a finished one is used again, an unfinished one continued."""
+    from ovseg_cli.core.training.session import TrainRequest, train
+
+    earlier = [
+        r for r in list_runs(request.folders.runs) if r.kind == "toy-clip" and r.config["method"].get("seed") == seed
+    ]
+    if earlier and (earlier[0].path / RUN_FILE).exists():
+        return earlier[0].path
+    can_resume = bool(earlier) and any((earlier[0].path / "checkpoints").glob("*"))
+    resume = earlier[0].path if can_resume else None
+    asked = TrainRequest("toy-clip", {} if resume else {"seed": seed}, resume, request.gpus)
+    return Path(train(asked, request.folders, reporter)["run"])
+
+
+def _scored(row: Row, clips: Sequence[str], request: DemoRequest, reporter: Reporter) -> list[Result]:
+    """Score one row on every CLIP; the seed of a result is that of its CLIP."""
+    results = []
+    for seed, clip in enumerate(clips):
+        asked = EvalRequest(
+            model=row.method,
+            data=(DATA,),
+            clip=clip,
+            settings=row.settings,
+            limit=QUICK_IMAGES if request.quick else None,
+            gpus=request.gpus,
+            seed=seed,
+            force=True,  # plain CLIP may score below chance here: that is a finding of the demo, not a mistake
+        )
+        plan = resolve(asked, request.folders, reporter)
+        results += [item.result for item in score(plan, request.folders, reporter)]
+    return results
+
+
+def _tables(groups: Sequence[Group]) -> list[Table]:
+    view = View()
+    title = "Toy world, unseen classes by combination" + (" (mean of seeds)" if len(groups[0]) > 1 else "")
+    return [result_table(groups, view, title), difference_table(groups[1:], groups[0], view)]
+
+
+def _segmenter(row: Row, clip: str, request: DemoRequest, reporter: Reporter) -> Segmenter:
+    return load(row.method, clip=clip, device=None, runs=request.folders.runs, reporter=reporter, **row.settings)
+
+
+def _compare_picture(clip: str, request: DemoRequest, reporter: Reporter) -> Path:
+    """Some scored scenes: picture, ground truth, and every row's label map."""
+    choice = resolve(EvalRequest(model="clip", data=(DATA,), clip=clip), request.folders, reporter).data[0]
+    data = PreparedData.open(choice.spec, request.folders).subset("val")
+    vocabulary = choice.spec.vocabulary(choice.split)
+    models = [_segmenter(row, clip, request, reporter) for row in ROWS]
+    queries = [model.query(vocabulary) for model in models]
+    rows = []
+    for place in PANEL_SCENES:
+        sample = data[place]
+        image = sample.image.permute(1, 2, 0).numpy()
+        maps = [model.segment(image, query).label_map for model, query in zip(models, queries, strict=True)]
+        rows.append(PanelRow(image, [np.asarray(sample.label, dtype=np.uint8), *maps]))
+    captions = ["picture", "ground truth", *(row.caption for row in ROWS)]
+    palette = colors(vocabulary.num_classes)
+    path = request.out / "pictures" / "comparison.png"
+    _save(side_by_side(rows, captions, vocabulary.class_names, palette, data.ignore_label), path)
+    return path
+
+
+def _word_pictures(words: Sequence[str], clip: str, request: DemoRequest, reporter: Reporter) -> list[Path]:
+    """Draw pictures that hold the user's words, and label them with these words alone."""
+    model = _segmenter(ROWS[-1], clip, request, reporter)
+    query = model.query(list(words))
+    paths = []
+    for number, scene in enumerate(pictures_of(words, reporter), start=1):
+        result = model.segment(scene.image, query)
+        _save(Image.fromarray(scene.image), request.out / "pictures" / f"words-{number}-picture.png")
+        paths += [p for p in result.save(request.out / "pictures", f"words-{number}") if "overlay" in p.name]
+    return paths
+
+
+def pictures_of(words: Sequence[str], reporter: Reporter, count: int = PICTURES, size: int = 96) -> list[toy.Scene]:
+    """Choose scenes that show as many of the words as possible, each scene the words that were missing so far."""
+    spec = load_spec(DATA.partition(":")[0])
+    wanted = {i for i, name in enumerate(spec.class_names) if any(name == _bare(word) for word in words)}
+    for word in words:
+        if _bare(word) not in spec.class_names:
+            reporter.warn(f"'{word}' is not drawn in the toy world (`ovseg show toy` lists what is)")
+    scenes = [toy.draw(PICTURE_STREAM, i, size) for i in range(SEARCHED)]
+    shown = [{int(i) for i in np.unique(scene.label)} & wanted for scene in scenes]
+    chosen: list[int] = []
+    missing = set(wanted)
+    while len(chosen) < count:
+        rest = [i for i in range(SEARCHED) if i not in chosen]
+        best = max(rest, key=lambda i: (len(shown[i] & missing), len(shown[i]), -i))
+        chosen.append(best)
+        missing = (missing - shown[best]) or set(wanted)
+    return [scenes[i] for i in chosen]
+
+
+def _bare(word: str) -> str:
+    """A word without its article: captions have 'a red striped toy', the class is 'red striped toy'."""
+    return word.removeprefix("a ").strip()
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    import io
+
+    from ovseg_cli.core.files import write_bytes
+
+    stream = io.BytesIO()
+    image.save(stream, format="PNG")
+    write_bytes(path, stream.getvalue())
+
+
+def _next_steps(request: DemoRequest) -> tuple[str, ...]:
+    data = f"--data-root {request.folders.data}"
+    return (
+        f"ovseg report {request.folders.runs}/*/ --per-class        the table again, with every class",
+        f"ovseg eval maskclip --data toy:novel {data}        another class split",
+        'ovseg predict maskclip photos/ --classes "cat, grass"        your own pictures (downloads ViT-B-16)',
+        "ovseg prepare camvid --source DIR        a data set of photographs",
+        "ovseg show maskclip        what a method does, and where its settings come from",
+    )
