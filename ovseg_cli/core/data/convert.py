@@ -87,7 +87,7 @@ class Maker:
 
     def image_path(self, item: Item) -> str:
         """Path of the picture below the data set's folder."""
-        return f"images/{self.subset}/{item.stem}{Path(item.image or '.png').suffix}"
+        return f"images/{self.subset}/{item.stem}{Path(item.image or 'drawn.png').suffix}"
 
     def store_image(self, item: Item, picture: Picture) -> dict[str, list[int]]:
         """Link, copy or write the picture; return path → bytes and mtime unless it is a link."""
