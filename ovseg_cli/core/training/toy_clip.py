@@ -206,14 +206,15 @@ def loop_settings(config: ToyClipConfig) -> LoopSettings:
 
 def command_of(config: ToyClipConfig) -> str:
     """Return the shortest command that trains with this config."""
-    changed = {k: v for k, v in config.model_dump(mode="json").items() if v != ToyClipConfig.model_fields[k].default}
+    default = ToyClipConfig().model_dump(mode="json")
+    changed = {key: value for key, value in config.model_dump(mode="json").items() if value != default[key]}
     changed = {"seed": config.seed, **changed}
     return " ".join(["ovseg train toy-clip", *(f"--set {key}={value}" for key, value in changed.items())])
 
 
-def measure(clip: ClipModel, config: ToyClipConfig, scenes: int = 100) -> dict[str, Any]:
+def measure(clip: ClipModel, config: ToyClipConfig) -> dict[str, Any]:
     """Return accuracy by factor with true masks (from blocks 1 and two thirds) and R@1, on scenes for tuning."""
-    size, deep = config.image_size, config.vision_layers * 2 // 3
+    size, scenes, deep = config.image_size, config.figure_scenes, config.vision_layers * 2 // 3
     return {
         "subset": "tune",
         "scenes": scenes,

@@ -57,6 +57,9 @@ class ToyClipConfig(BaseModel):
     )
     log_every: int = Field(default=20, ge=1, description="Steps between two lines of the log.")
     save_every: int = Field(default=100, ge=1, description="Steps between two checkpoints.")
+    figure_scenes: int = Field(
+        default=100, ge=1, le=200, description="Scenes for tuning on which the figures are measured at the end."
+    )
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> "ToyClipConfig":
