@@ -12,6 +12,7 @@ from ovseg_cli.core.report.class_tables import class_table, delta_table
 from ovseg_cli.core.report.compare import difference_table
 from ovseg_cli.core.report.grouping import Group, group_seeds
 from ovseg_cli.core.report.tables import View, result_table
+from ovseg_cli.core.reporter import Reporter
 from ovseg_cli.core.runs import latest_run, open_run
 from ovseg_cli.core.runtime import Folders
 
@@ -29,15 +30,17 @@ class ReportRequest:
     resamples: int = 1000
 
 
-def build(request: ReportRequest, folders: Folders) -> list[Table]:
+def build(request: ReportRequest, folders: Folders, reporter: Reporter) -> list[Table]:
     """Make the tables: scores, then differences to the baseline, then classes.
 
+    Of several runs those without a result are left out, with a warning.
+
     Raises:
-        UsageError: A name is no run and no result file, a run has no result, or results cannot share a table.
+        UsageError: A name is no run and no result file, no run has a result, or results cannot share a table.
         DataError: A result file is broken.
     """
     view = View(rule=request.absent, split=request.split, resamples=request.resamples)  # type: ignore[arg-type]
-    results = [result for name in request.results for result in find_results(name, folders)]
+    results = _all_results(request.results, folders, reporter)
     base = find_results(request.baseline, folders) if request.baseline else []
     everything = _once([*results, *base])
     groups: list[Group] = list(group_seeds(everything)) if request.group_seeds else [[r] for r in everything]
@@ -68,6 +71,25 @@ def _differences(groups: Sequence[Group], base: Sequence[Result], view: View, pe
     return tables
 
 
+def _all_results(names: Sequence[str], folders: Folders, reporter: Reporter) -> list[Result]:
+    results: list[Result] = []
+    empty: list[NoResult] = []
+    for name in names:
+        try:
+            results += find_results(name, folders)
+        except NoResult as error:
+            empty.append(error)
+    if not results:
+        raise empty[0]
+    for error in empty:
+        reporter.warn(f"left out: {error.message}")
+    return results
+
+
+class NoResult(UsageError):
+    """A run that was never scored."""
+
+
 def find_results(name: str, folders: Folders) -> list[Result]:
     """Read the results that a name means: a result file, a run folder (all of its results), or `latest`.
 
@@ -83,7 +105,7 @@ def find_results(name: str, folders: Folders) -> list[Result]:
     run = open_run(path)
     files = [*run.result_files(), *sorted(path.glob("seed-*/results/*.json"))]
     if not files:
-        raise UsageError(f"{path}: this run holds no result yet.", f"Score it: ovseg eval {path}")
+        raise NoResult(f"{path}: this run holds no result yet.", f"Score it: ovseg eval {path}")
     return [load_result(file) for file in files]
 
 

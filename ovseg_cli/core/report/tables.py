@@ -61,8 +61,9 @@ def result_table(groups: Sequence[Group], view: View | None = None, title: str |
         title: Of the table; None names the data set where there is only one.
 
     Returns:
-        Shown: method, the scores that the results have, the number of classes averaged, and what differs among data,
-        subset and candidates. Hidden (CSV, JSON): the other rule's scores, images, seed, run.
+        Shown: method, the scores that the results have, and what differs among data, subset, candidates and the
+        number of classes averaged (where that is one number, a note says it). Hidden (CSV, JSON): the other rule's
+        scores, images, seeds, run.
 
     Raises:
         UsageError: Nothing to show, or a split of data without unseen classes.
@@ -72,7 +73,11 @@ def result_table(groups: Sequence[Group], view: View | None = None, title: str |
         raise UsageError("there is no result to report.", "Make one: ovseg eval maskclip --data toy")
     firsts = [group[0] for group in groups]
     names = score_names(firsts, view.split)
-    columns = (*_fact_columns(firsts), *(score_column(name, view) for name in names), *_tail_columns(names, view))
+    columns = (
+        *_fact_columns(firsts),
+        *(score_column(name, view) for name in names),
+        *_tail_columns(firsts, names, view),
+    )
     rows = [_row(label, group, names, view) for label, group in zip(row_labels(groups), groups, strict=True)]
     data = sorted({first.data for first in firsts})
     title = title or (f"Results on {data[0]}" if len(data) == 1 else "Results")
@@ -115,10 +120,15 @@ def _fact_columns(firsts: Sequence[Result]) -> list[Column]:
     ]
 
 
-def _tail_columns(names: Sequence[str], view: View) -> list[Column]:
+def _averaged(firsts: Sequence[Result], view: View) -> list[int]:
+    """How many classes the means are taken over: different numbers, rising."""
+    return sorted({result.num_averaged(view.rule, view.split) for result in firsts})
+
+
+def _tail_columns(firsts: Sequence[Result], names: Sequence[str], view: View) -> list[Column]:
     others = [Column(f"{n}_{view.other_rule}", n, "percent", shown=False) for n in names if n in _SETS]
     return [
-        Column("classes", "classes", "count"),
+        Column("classes", "classes", "count", shown=len(_averaged(firsts, view)) > 1),
         *others,
         Column(f"classes_{view.other_rule}", "classes", "count", shown=False),
         Column("rule", "rule", shown=False),
@@ -175,6 +185,8 @@ def _notes(groups: Sequence[Group], view: View) -> tuple[str, ...]:
     counts = sorted({(result.data, result.subset, len(result.images)) for result in firsts})
     images = "; ".join(f"{data} {subset}: {number:,} images" for data, subset, number in counts)
     notes = [f"Scores in percent. {images}.", f"Rule {view.rule}: {RULES[view.rule]}."]
+    if len(averaged := _averaged(firsts, view)) == 1:
+        notes[0] += f" {averaged[0]} classes averaged."
     if view.split != "all":
         notes.append(f"Only {view.split} classes are reported.")
     if view.resamples and any(len(group) == 1 for group in groups):

@@ -41,7 +41,7 @@ def test_scores_of_a_hand_made_result():
 
 
 def test_shown_columns_follow_the_data():
-    full = ["method", "mIoU", "sIoU", "uIoU", "hIoU", "pAcc", "mAcc", "fwIoU", "classes"]
+    full = ["method", "mIoU", "sIoU", "uIoU", "hIoU", "pAcc", "mAcc", "fwIoU"]
     assert headers(result_table([[result(MATRIX)]], QUICK)) == full
     closed = result(MATRIX, unseen=(False,) * 3)
     assert headers(result_table([[closed]], QUICK)) == [h for h in full if h not in ("sIoU", "uIoU", "hIoU")]
@@ -49,6 +49,9 @@ def test_shown_columns_follow_the_data():
     assert "uIoU stuff" in headers(result_table([[things]], QUICK))
     assert "uIoU things" not in headers(result_table([[things]], QUICK))  # no unseen thing
     assert headers(result_table([[things], [result(MATRIX, data="camvid")]], QUICK))[:2] == ["method", "data"]
+    absent = result([[8, 0, 0], [0, 0, 0], [0, 0, 4]])
+    assert headers(result_table([[absent], [result(MATRIX)]], QUICK))[-1] == "classes"
+    assert "2 classes averaged" in result_table([[absent]], QUICK).notes[0]
     narrow = result(MATRIX, protocol={"candidates": "unseen"})
     assert "candidates" in headers(result_table([[narrow], [result(MATRIX)]], QUICK))
 
