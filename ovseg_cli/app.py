@@ -84,6 +84,18 @@ def _leave_quietly() -> None:
     raise typer.Exit(0)
 
 
+EXAMPLES = (
+    "ovseg demo",
+    "ovseg doctor",
+    "ovseg prepare camvid --source CamVid",
+    "ovseg train toy-clip --seed 1",
+    "ovseg eval maskclip --data toy --split unseen",
+    'ovseg predict maskclip photos/ --classes "cat, sofa/couch, wall"',
+    "ovseg report runs/a runs/b --baseline runs/a",
+    "ovseg list datasets",
+    "ovseg show maskclip",
+)
+
 app = typer.Typer(
     name="ovseg",
     cls=OvsegGroup,
@@ -92,7 +104,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Prepare data, train, score and compare [bold]open-vocabulary segmentation[/bold] methods on one shared core.",
-    epilog="Start with [bold]ovseg demo[/bold]: the whole pipeline on a built-in world, no download.",
+    epilog="[bold]Examples, in the order of work[/bold]\n\n" + "\n\n".join(EXAMPLES),
 )
 
 

@@ -39,7 +39,7 @@ def report(
     [dim]ovseg report runs/clip-toy-… runs/maskclip-toy-… --baseline runs/clip-toy-…[/dim]
     [dim]ovseg report latest --format latex --out table.tex[/dim]
     """
-    from ovseg_cli.commands import views
+    from ovseg_cli.commands import console, views
     from ovseg_cli.core.report import request as requests
     from ovseg_cli.core.runtime import folders
 
@@ -52,5 +52,5 @@ def report(
         group_seeds=seeds,
         resamples=bootstrap,
     )
-    tables = requests.build(asked, folders(runs=runs))
+    tables = requests.build(asked, folders(runs=runs), console.TerminalReporter())
     views.show_report(tables, format, out)
