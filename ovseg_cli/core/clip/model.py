@@ -59,7 +59,7 @@ class ClipModel(nn.Module):
         recipe: dict[str, Any] | None = None,
     ):
         super().__init__()
-        self.module: Any = module.eval().requires_grad_(False)
+        self.module: Any = module.requires_grad_(False)
         self.name = name
         self.open_clip_config = config
         self.tokenizer = tokenizer
@@ -67,6 +67,7 @@ class ClipModel(nn.Module):
         self.recipe = recipe or {}
         self.register_buffer("mean", torch.tensor(self.preprocess["mean"]), persistent=False)
         self.register_buffer("std", torch.tensor(self.preprocess["std"]), persistent=False)
+        self.eval()
 
     @property
     def visual(self) -> Any:

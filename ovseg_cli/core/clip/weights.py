@@ -5,6 +5,7 @@ OpenAI's own archives (TorchScript) give only their tensors.
 """
 
 import pickle
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def _read_file(path: Path) -> tuple[Any, bool]:
 
             return load_file(path), False
         if _is_script(path):
-            return dict(torch.jit.load(str(path), map_location="cpu").state_dict()), True
+            return _read_script(path), True
         return torch.load(path, map_location="cpu", weights_only=True), False
     except pickle.UnpicklingError as error:
         raise UsageError(
@@ -86,6 +87,12 @@ def _read_file(path: Path) -> tuple[Any, bool]:
             f"{path}: cannot be read as weights; the file is cut off or of another kind ({first_line(error)}).",
             "Download it again, or pass another file.",
         ) from error
+
+
+def _read_script(path: Path) -> dict[str, Tensor]:
+    with warnings.catch_warnings():  # torch calls the whole format outdated; OpenAI's files will not change
+        warnings.simplefilter("ignore", FutureWarning)
+        return dict(torch.jit.load(str(path), map_location="cpu").state_dict())
 
 
 def _is_script(path: Path) -> bool:
