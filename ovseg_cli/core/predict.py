@@ -106,7 +106,7 @@ class Segmenter:
                 set that the run was made on. A class called "background" collects stuff words.
             templates: Sentences with one `{}` each, or names of sets (`imagenet`); None takes the vocabulary's own.
             background_threshold: Pixels whose best class has a lower probability become background, 0 to 1. The
-                softmax over the names is taken at the CLIP's own `logit_scale`.
+                softmax over the names is taken at the method's `probability_scale`.
 
         Returns:
             The segmentation, at the picture's own size.
@@ -175,7 +175,7 @@ class Segmenter:
             names, background = (*names, BACKGROUND), len(names)
         if len(names) == 1:
             self.reporter.warn(f"there is only one class: every pixel becomes '{names[0]}'. Add names, or a threshold.")
-        scale = None if threshold is None else clip.logit_scale
+        scale = None if threshold is None else self.method.probability_scale
         return Query(names, text, Readout(softmax_scale=scale, threshold=threshold, background=background))
 
 

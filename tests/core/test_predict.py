@@ -46,6 +46,7 @@ class FixedScores:
     """Stands in for a method: the scores of two rows, left and right half of any picture."""
 
     name = "fixed"
+    probability_scale = 1.0
 
     def __init__(self, clip, scores: list[list[float]]):
         self.clip, self.scores = clip, torch.tensor(scores)[:, None]
@@ -96,7 +97,7 @@ def test_names_in_another_order_give_the_same_classes(model: Segmenter):
 
 
 def test_threshold_adds_a_background_where_the_model_is_unsure(model: Segmenter):
-    # left: scores 1 and 0, right: both 0.5; softmax at scale s is 1 / (1 + exp(-s)) and one half
+    # left: scores 1 and 0, the softmax is 1 / (1 + 1 / e) = 0.73; right: both 0.5, it is one half
     unsure = Segmenter(FixedScores(model.method.clip, [[1.0, 0.5], [0.0, 0.5]]))  # type: ignore[arg-type]
     result = unsure.predict(noise(4, 8), "red, green", background_threshold=0.6)
     assert result.class_names == ("red", "green", "background") and result.background == 2
