@@ -138,14 +138,14 @@ class Archive(torch.nn.Module):
             self.register_buffer(name, torch.tensor(77))
 
     def forward(self, x):
-        return self.visual(x)
+        return x + 0
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_openai_archive_gives_its_weights_and_quickgelu(tmp_path, architectures):
     torch.manual_seed(1)
     module = build_module(open_clip.get_model_config("Tiny-ViT"))
-    torch.jit.trace(Archive(module).eval(), torch.zeros(1, 3, 32, 32)).save(str(tmp_path / "ViT.pt"))
+    torch.jit.trace(Archive(module).eval(), torch.zeros(1), check_trace=False).save(str(tmp_path / "ViT.pt"))
     clip = load_clip("Tiny-ViT", str(tmp_path / "ViT.pt"))
     assert clip.open_clip_config["quick_gelu"] is True
     for key, value in module.state_dict().items():

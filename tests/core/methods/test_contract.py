@@ -1,4 +1,4 @@
-"""The contract of a method, run for every name in the registry with a tiny random CLIP: a new method is tested at once."""
+"""The contract of a method, for every name in the registry, with a tiny random CLIP: a new method is tested at once."""
 
 import pytest
 import torch
