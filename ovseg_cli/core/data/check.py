@@ -5,47 +5,20 @@ the official set, a class that never occurs, a picture in training and in valida
 """
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ovseg_cli.core.data.convert import SeenLabels, hide, label_hash
 from ovseg_cli.core.data.images import load_image, load_label
-from ovseg_cli.core.data.layout import Problem
-from ovseg_cli.core.data.manifest import Entry, count_pixels
+from ovseg_cli.core.data.index import Entry, count_pixels
+from ovseg_cli.core.data.labels import SeenLabels, hide, label_hash
 from ovseg_cli.core.data.parallel import ordered_map
+from ovseg_cli.core.data.problems import Problem
 from ovseg_cli.core.data.spec import Spec
-from ovseg_cli.core.errors import DataError, OvsegError
+from ovseg_cli.core.errors import OvsegError
 from ovseg_cli.core.files import sha256_file
 from ovseg_cli.core.reporter import Reporter
-
-_SHOWN = 4
-
-
-class BrokenData(DataError):
-    """Files of a data set are broken.
-
-    Args:
-        name: Data set.
-        problems: All of them; the message shows the first few.
-        listed: File that holds them all, None where nothing was written.
-        command: The command to run after mending.
-    """
-
-    def __init__(self, name: str, problems: Sequence[Problem], listed: Path | None, command: str):
-        self.problems = tuple(problems)
-        shown = "; ".join(str(problem) for problem in problems[:_SHOWN])
-        more = len(problems) - _SHOWN
-        rest = f"; and {more} more" if more > 0 else ""
-        where = f" (all: {listed})" if listed and more > 0 else ""
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        mend = f"{problems[0].mend} Then: {command}".strip()
-        super().__init__(f"{name}: {count}: {shown}{rest}{where}.", mend)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (DataError, (self.message, self.mend))
 
 
 def findings(spec: Spec, subsets: dict[str, list[Entry]]) -> list[str]:

@@ -4,9 +4,7 @@
 worker processes, and neither ever writes outside the data set's own folder.
 """
 
-import contextlib
 import hashlib
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,19 +12,13 @@ from typing import Any
 import numpy as np
 
 from ovseg_cli.core.data.images import image_size, load_image, load_label, write_label, write_png
-from ovseg_cli.core.data.layout import Item, Problem
-from ovseg_cli.core.data.manifest import Entry, is_unchanged
+from ovseg_cli.core.data.index import Entry
+from ovseg_cli.core.data.labels import SeenLabels, hide, histogram, label_hash
+from ovseg_cli.core.data.pairing import Item
+from ovseg_cli.core.data.problems import Problem
+from ovseg_cli.core.data.upkeep import file_facts, is_unchanged, make_link
 from ovseg_cli.core.errors import OvsegError
-from ovseg_cli.core.files import explain_os_error, make_folder, sha256_file, write_bytes
-
-
-@dataclass(frozen=True)
-class SeenLabels:
-    """A class split whose seen-only labels are written: its id, its fingerprint, the train ids to leave out."""
-
-    split: str
-    digest: str
-    hidden: tuple[int, ...]
+from ovseg_cli.core.files import sha256_file, write_bytes
 
 
 @dataclass(frozen=True)
@@ -137,7 +129,7 @@ class Maker:
         written = {}
         for path, hidden in self._label_paths(item).items():
             write_label(self.root / path, hide(label, hidden, self.ignore_label), self.label_dtype, sync=False)
-            written[path] = _facts(self.root / path)
+            written[path] = file_facts(self.root / path)
         return written
 
 
@@ -157,7 +149,7 @@ class Converter(Maker):
 
     def inputs(self, item: Item) -> list[list[Any]]:
         """Path, bytes and mtime of the source files."""
-        return [[path, *_facts(Path(path))] for path in (item.image, item.label) if path]
+        return [[path, *file_facts(Path(path))] for path in (item.image, item.label) if path]
 
     def load(self, item: Item, problems: list[Problem]) -> Picture | None:
         """Read image and label; check that both can be read, have one size, and hold known values only."""
@@ -182,7 +174,7 @@ class Converter(Maker):
             make_link(self.root / path, source)
             return {}
         write_bytes(self.root / path, source.read_bytes())
-        return {path: _facts(self.root / path)}
+        return {path: file_facts(self.root / path)}
 
     def _fit_size(self, image: Path, raw: np.ndarray, picture: Picture, problems: list[Problem], item: Item) -> bool:
         """Return whether the EXIF rotation holds: the label decides, since some were drawn without it."""
@@ -243,57 +235,7 @@ class Drawer(Maker):
         """Write the drawn picture as PNG."""
         path = self.image_path(item)
         write_png(self.root / path, picture.pixels, sync=False)
-        return {path: _facts(self.root / path)}
-
-
-def hide(label: np.ndarray, hidden: tuple[int, ...], ignore_label: int) -> np.ndarray:
-    """Return the label with the hidden train ids set to `ignore_label`; other ids keep their place."""
-    return np.where(np.isin(label, hidden), np.asarray(ignore_label, label.dtype), label) if hidden else label
-
-
-def label_hash(label: np.ndarray | None) -> str | None:
-    """Hash of size and train ids, whatever the depth and the compression of the file."""
-    if label is None:
-        return None
-    digest = hashlib.sha256(np.array(label.shape, "<i8").tobytes())
-    digest.update(np.ascontiguousarray(label, "<u2").tobytes())
-    return digest.hexdigest()[:32]
-
-
-def histogram(label: np.ndarray | None) -> list[list[int]]:
-    """Return [value, count] of each value that occurs."""
-    if label is None:
-        return []
-    counts = np.bincount(label.reshape(-1))
-    return [[int(value), int(counts[value])] for value in np.flatnonzero(counts)]
-
-
-def make_link(target: Path, source: Path) -> None:
-    """Put a symbolic link into place, atomically; one that already points there stays.
-
-    Raises:
-        MachineError: Something is in the way, or the disk refuses links.
-    """
-    with contextlib.suppress(OSError):
-        if os.readlink(target) == str(source):
-            return
-    make_folder(target.parent)
-    temporary = target.parent / f".{target.name}.{os.getpid()}.part"
-    try:
-        os.symlink(source, temporary)
-        os.replace(temporary, target)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise explain_os_error(error, target) from error
-
-
-def _facts(path: Path) -> list[int]:
-    try:
-        facts = os.stat(path)
-    except OSError:  # reading it will say why
-        return [-1, -1]
-    return [facts.st_size, facts.st_mtime_ns]
+        return {path: file_facts(self.root / path)}
 
 
 def _size(shape: tuple[int, ...]) -> str:

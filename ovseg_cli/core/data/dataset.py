@@ -7,18 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ovseg_cli.core.data.convert import hide
 from ovseg_cli.core.data.images import load_image, load_label
+from ovseg_cli.core.data.index import Entry, fingerprint, read_index
+from ovseg_cli.core.data.labels import hide
 from ovseg_cli.core.data.manifest import (
     SPEC,
     DataSummary,
-    Entry,
     data_root,
     describe,
-    fingerprint,
     last_prepared,
     prepared_names,
-    read_index,
     read_manifest,
     total_fingerprint,
 )

@@ -8,10 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ovseg_cli.core.data.check import is_training
-from ovseg_cli.core.data.convert import Converter, Drawer, Maker, SeenLabels
+from ovseg_cli.core.data.convert import Converter, Drawer, Maker
 from ovseg_cli.core.data.images import encode_png
-from ovseg_cli.core.data.layout import Found, Item, Problem, find_layout, is_readable, mark_of, pair, unreadable
-from ovseg_cli.core.data.manifest import Entry, data_root, read_index, read_manifest
+from ovseg_cli.core.data.index import Entry, read_index
+from ovseg_cli.core.data.labels import SeenLabels
+from ovseg_cli.core.data.layout import Found, find_layout, is_readable, mark_of, unreadable
+from ovseg_cli.core.data.manifest import data_root, read_manifest
+from ovseg_cli.core.data.pairing import Item, pair
+from ovseg_cli.core.data.problems import Problem
 from ovseg_cli.core.data.spec import Spec
 from ovseg_cli.core.errors import DataError, UsageError
 from ovseg_cli.core.files import digest_of

@@ -1,4 +1,4 @@
-"""What a prepared data set looks like on disk, and how its records are read and written. Imports no torch.
+"""What a prepared data set looks like on disk, and what of it is prepared. Imports no torch.
 
 datasets/NAME/images/SUBSET/STEM.*         links to the source's pictures (or drawn, or copied)
               labels/SUBSET/STEM.png       train ids, 8 or 16 bit
@@ -9,18 +9,13 @@ datasets/NAME/images/SUBSET/STEM.*         links to the source's pictures (or dr
               manifest.json                written last: its presence says that everything is complete
 """
 
-import contextlib
-import json
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
-
-import numpy as np
+from typing import Any
 
 from ovseg_cli.core.errors import DataError
-from ovseg_cli.core.files import atomic_write, digest_of, explain_os_error, read_json
+from ovseg_cli.core.files import digest_of, read_json
 from ovseg_cli.core.runtime import Folders
 
 SCHEMA = 1
@@ -28,136 +23,14 @@ MANIFEST = "manifest.json"
 SPEC = "spec.toml"
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One prepared picture.
-
-    Attributes:
-        stem: Name, unique in its subset.
-        image, label: Paths below the data set's folder; label None where the subset has none.
-        height, width: Pixels, as read.
-        upright: Whether the picture's EXIF rotation is applied (not where the label was drawn without it).
-        image_sha: Hash of the picture's file; of its pixels where it was drawn here.
-        label_sha: Hash of the train ids.
-        pixels: [train id or ignore_label, count] of each value in the label.
-        files: Path below the data set's folder → bytes and mtime (ns) of each file written here.
-        inputs: Bytes and mtime (ns) of each source file; how a changed source is noticed.
-        seen: Class split → fingerprint of the split that its seen-only label was written for.
-        caption: Caption, None where there is none.
-    """
-
-    stem: str
-    image: str
-    label: str | None
-    height: int
-    width: int
-    image_sha: str
-    label_sha: str | None = None
-    upright: bool = True
-    pixels: list[list[int]] = field(default_factory=list)
-    files: dict[str, list[int]] = field(default_factory=dict)
-    inputs: list[list[Any]] = field(default_factory=list)
-    seen: dict[str, str] = field(default_factory=dict)
-    caption: str | None = None
-
-    @property
-    def content(self) -> str:
-        """What a fingerprint covers: name, size and contents, not times or places."""
-        return json.dumps([self.stem, self.height, self.width, self.upright, self.image_sha, self.label_sha])
-
-
-_FIELDS = {f.name for f in fields(Entry)}
-
-
 def data_root(folders: Folders, name: str) -> Path:
     """Folder of a prepared data set."""
     return folders.data / name
 
 
-def index_path(root: Path, subset: str) -> Path:
-    """File of a subset's records."""
-    return root / "index" / f"{subset}.jsonl"
-
-
-def read_index(root: Path, subset: str, key: str | None = None) -> dict[str, Entry]:
-    """Read the records of a subset, stem → entry; later lines replace earlier ones.
-
-    A last line without its end was cut off by a kill and is left out. With `key`, records that were made under another
-    key (another spec, another generator) are left out, too.
-    """
-    path = index_path(root, subset)
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path}: the index cannot be read ({error}).", f"Prepare again: ovseg prepare {root.name}"
-        ) from (error)
-    try:
-        header = json.loads(lines[0]) if lines else {}
-        if key is not None and header.get("key") != key:
-            return {}
-        entries = [Entry(**{k: v for k, v in json.loads(line).items() if k in _FIELDS}) for line in lines[1:]]
-    except (json.JSONDecodeError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path}: the index is damaged ({error}).", f"Remove it and prepare again: ovseg prepare {root.name}"
-        ) from error
-    return {entry.stem: entry for entry in entries}
-
-
-def write_index(root: Path, subset: str, entries: Iterable[Entry], key: str) -> None:
-    """Write the records of a subset, whole or not at all."""
-    with atomic_write(index_path(root, subset), "w") as stream:
-        stream.write(json.dumps({"schema": SCHEMA, "key": key}) + "\n")
-        for entry in entries:
-            stream.write(_line(entry))
-
-
-@contextlib.contextmanager
-def open_index(root: Path, subset: str) -> Iterator[IO[str]]:
-    """Open the records of a subset for `append`."""
-    path = index_path(root, subset)
-    try:
-        with open(path, "a", encoding="utf-8") as stream:
-            yield stream
-    except OSError as error:
-        raise explain_os_error(error, path) from error
-
-
-def append(stream: IO[str], entry: Entry) -> None:
-    """Add a finished picture at once, so that nothing is done twice after an interruption."""
-    stream.write(_line(entry))
-    stream.flush()
-
-
-def _line(entry: Entry) -> str:
-    record = {k: v for k, v in asdict(entry).items() if v is not None}
-    record.setdefault("label", None)
-    return json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n"
-
-
-def fingerprint(entries: Iterable[Entry]) -> str:
-    """Fingerprint of the contents of a subset's pictures and labels, in order."""
-    return digest_of(["subset-1", *(entry.content for entry in entries)])
-
-
 def total_fingerprint(by_subset: dict[str, str]) -> str:
     """Fingerprint of all subsets."""
     return digest_of(["data-1", *(part for name in sorted(by_subset) for part in (name, by_subset[name]))])
-
-
-def count_pixels(entries: Iterable[Entry], num_classes: int) -> tuple[list[int], list[int], int]:
-    """Add up the histograms: pixels a class, pictures a class, and pixels without a class."""
-    pixels, pictures, ignored = np.zeros(num_classes, np.int64), np.zeros(num_classes, np.int64), 0
-    for entry in entries:
-        for value, count in entry.pixels:
-            if value < num_classes:
-                pixels[value] += count
-                pictures[value] += 1
-            else:
-                ignored += count
-    return pixels.tolist(), pictures.tolist(), ignored
 
 
 def read_manifest(root: Path, name: str | None = None) -> dict[str, Any]:
@@ -233,12 +106,3 @@ def describe(folders: Folders, name: str) -> DataSummary:
         {subset: facts.get("expected") for subset, facts in subsets.items()},
         manifest.get("fingerprint"),
     )
-
-
-def is_unchanged(path: Path, recorded: Sequence[int]) -> bool:
-    """Whether a file still has the recorded bytes and mtime."""
-    try:
-        facts = os.stat(path)
-    except OSError:
-        return False
-    return [facts.st_size, facts.st_mtime_ns] == list(recorded[:2])

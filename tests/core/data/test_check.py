@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ovseg_cli.core.data import layout
-from ovseg_cli.core.data.check import BrokenData
+from ovseg_cli.core.data import patterns
 from ovseg_cli.core.data.dataset import PreparedData
 from ovseg_cli.core.data.prepare import prepare
+from ovseg_cli.core.data.problems import BrokenData
 from ovseg_cli.core.data.spec import Spec
 from ovseg_cli.core.data.specs import load_spec
 from ovseg_cli.core.errors import DataError, MachineError, OvsegError, UsageError
@@ -250,6 +250,6 @@ def test_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pyte
         raise PermissionError(13, "Permission denied", str(path))
 
     source = make_source(tmp_path / "source")
-    monkeypatch.setattr(layout.os, "scandir", deny)
+    monkeypatch.setattr(patterns.os, "scandir", deny)
     with pytest.raises(DataError, match="images/train: the folder cannot be listed"):
         prepare(make_spec(tmp_path), folders_of(tmp_path), source)

@@ -10,16 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ovseg_cli.core.data import convert, parallel
-from ovseg_cli.core.data import prepare as preparing
+from ovseg_cli.core.data import convert, parallel, upkeep
 from ovseg_cli.core.data.dataset import PreparedData
 from ovseg_cli.core.data.images import load_label
-from ovseg_cli.core.data.manifest import describe, last_prepared, prepared_names, read_index
+from ovseg_cli.core.data.index import read_index
+from ovseg_cli.core.data.manifest import describe, last_prepared, prepared_names
 from ovseg_cli.core.data.prepare import plan, prepare
 from ovseg_cli.core.data.spec import Spec
 from ovseg_cli.core.data.specs import load_spec
 from ovseg_cli.core.errors import DataError, UsageError
-from ovseg_cli.core.files import folder_lock
+from ovseg_cli.core.files import explain_os_error, folder_lock
 from ovseg_cli.core.registry import GENERATORS, Entry
 from ovseg_cli.core.reporter import Silent
 from tests.core.data import handmade
@@ -169,7 +169,7 @@ def test_failed_write_leaves_no_half_file_and_keeps_finished_work(
     def full(path: Path, *args: object, **options: object) -> int:
         calls.append(path)
         if len(calls) > 3:
-            raise convert.explain_os_error(OSError(28, "No space left on device"), path)
+            raise explain_os_error(OSError(28, "No space left on device"), path)
         return write(path, *args, **options)
 
     monkeypatch.setattr(convert, "write_label", full)
@@ -341,8 +341,8 @@ def test_second_process_is_told_to_wait(tmp_path: Path, spec: Spec) -> None:
 def test_disk_too_small_is_said_before_anything_is_written(
     tmp_path: Path, spec: Spec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preparing, "_free_bytes", lambda _root: 1000)
-    with pytest.raises(Exception, match=r"mini needs about 0\.07 GB, 0\.00 GB are free") as caught:
+    monkeypatch.setattr(upkeep, "free_bytes", lambda _root: 1000)
+    with pytest.raises(Exception, match=r"preparing needs about 0\.07 GB, 0\.00 GB are free") as caught:
         prepare(spec, folders_of(tmp_path), make_source(tmp_path / "source"))
     assert caught.value.exit_code == 4
     assert not list((tmp_path / "datasets").rglob("*.png"))
