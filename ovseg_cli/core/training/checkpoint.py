@@ -67,7 +67,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int = 2) -> Path
     finally:
         shutil.rmtree(part, ignore_errors=True)
     write_json(folder / POINTER, {"schema": SCHEMA, "step": checkpoint.step, "folder": final.name})
-    for old in _steps(folder)[max(2, keep) :]:
+    past = [path for path in _steps(folder) if path.name <= final.name]
+    for old in {*_steps(folder)} - {*past[: max(2, keep)]}:  # a later one is a future that was taken back
         shutil.rmtree(old, ignore_errors=True)
     return final
 

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from ovseg_cli.core.errors import OvsegError
+from ovseg_cli.core.errors import OvsegError, UsageError
 from ovseg_cli.core.reporter import Reporter
 from ovseg_cli.core.training.checkpoint import (
     Checkpoint,
+    has_checkpoint,
     load_checkpoint,
     random_states,
     save_checkpoint,
@@ -120,7 +121,7 @@ def fit(
 
     Raises:
         TrainingError: A loss term or the gradient is not finite.
-        UsageError: `resume` without a checkpoint.
+        UsageError: `resume` without a checkpoint, or checkpoints without `resume`.
         MachineError: The disk refuses.
     """
     return _Loop(task, settings, Path(run_folder), reporter, torch.device(device)).run(resume)
@@ -142,6 +143,10 @@ class _Loop:
     def run(self, resume: bool) -> Progress:
         if resume:
             self._restore()
+        elif has_checkpoint(self.checkpoints):
+            raise UsageError(
+                f"{self.checkpoints}: an earlier run left checkpoints here.", "Use --resume, or another run folder."
+            )
         log = MetricsLog(self.log_file, self.progress.step)
         self.task.module.train()
         with stop_between_steps() as stop:

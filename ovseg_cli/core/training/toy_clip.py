@@ -25,7 +25,6 @@ from ovseg_cli.core.data.toy_captions import WORDS
 from ovseg_cli.core.files import write_json
 from ovseg_cli.core.reporter import Reporter
 from ovseg_cli.core.training import toy_factors
-from ovseg_cli.core.training.checkpoint import has_checkpoint
 from ovseg_cli.core.training.loop import LoopSettings, Progress, fit
 from ovseg_cli.core.training.schedule import Schedule
 from ovseg_cli.core.training.toy_clip_config import ToyClipConfig
@@ -170,11 +169,9 @@ def train_toy_clip(
         The figures: accuracy by factor and R@1 on scenes for tuning, both sides, and what the training took.
 
     Raises:
-        UsageError: Nothing to resume; or the folder holds a run already and `resume` is not asked for.
+        UsageError: Nothing to resume, or the folder holds a run already and `resume` is not asked for.
         TrainingError: The loss is not finite.
     """
-    if not resume and has_checkpoint(run_folder / "checkpoints"):
-        reporter.warn(f"{run_folder}: earlier checkpoints of another run are overwritten.")
     task = ToyClipTask(config)
     task.module.to(device)
     progress = fit(task, loop_settings(config), run_folder, reporter, device, resume)

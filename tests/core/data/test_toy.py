@@ -10,6 +10,7 @@ from ovseg_cli.core.data import toy, toy_captions, toy_shapes, toy_textures
 from ovseg_cli.core.data.specs import load_spec
 
 SCENES = 60
+RECORDED = [[137.7, 143.0, 86.3], [53.2, 100.6, 91.7], [121.8, 136.6, 137.6]]
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +171,13 @@ def test_unknown_subset_and_index_are_refused(world):
 
 def test_digest_is_stable_and_depends_on_size(world):
     assert world.digest() == toy.ToyWorld().digest() != toy.ToyWorld(64).digest()
+
+
+def test_the_world_is_the_one_that_its_version_names(drawn):
+    """Mean colors of three scenes, one grey level of room for other platforms. On purpose? Then raise VERSION."""
+    means = [np.round(image.mean((0, 1)), 1).tolist() for image, _, _ in drawn["val"][:3]]
+    assert toy.VERSION == "toyseg-1"
+    assert np.allclose(means, RECORDED, atol=1)
 
 
 @pytest.mark.parametrize("name", toy_textures.TEXTURES)

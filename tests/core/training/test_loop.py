@@ -184,6 +184,13 @@ def test_resume_of_nothing_is_refused(tmp_path):
         fit(Regression(), settings(), tmp_path, Silent(), resume=True)
 
 
+def test_fresh_run_does_not_touch_an_earlier_one(tmp_path):
+    fit(Regression(), settings(2), tmp_path, Silent())
+    with pytest.raises(UsageError, match="--resume"):
+        fit(Regression(), settings(), tmp_path, Silent())
+    assert read_log(tmp_path) and load_checkpoint(tmp_path / "checkpoints", Silent()).step == 2
+
+
 def test_resume_of_a_finished_run_changes_nothing(tmp_path, straight):
     fit(Regression(), settings(), tmp_path, Silent())
     task = Regression()
