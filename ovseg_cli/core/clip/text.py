@@ -42,26 +42,28 @@ def text_features(
     path = None if cache_dir is None else _cache_path(clip, vocabulary, cache_dir)
     features = None if path is None else _read_cache(path, (len(classes), clip.embed_dim), reporter)
     if features is None:
-        features = encode_vocabulary(clip, vocabulary)
+        features = encode_vocabulary(clip, vocabulary, reporter)
         _write_cache(path, features, reporter)
     return TextFeatures(features, classes, vocabulary.num_classes).to(clip.device)
 
 
-def encode_vocabulary(clip: ClipModel, vocabulary: Vocabulary) -> Tensor:
+def encode_vocabulary(clip: ClipModel, vocabulary: Vocabulary, reporter: Reporter | None = None) -> Tensor:
     """Return (M, D) unit-length features: mean over templates, then normalised.
 
     Under rule "mean" a class has one row (`template_features`); under "max" each synonym has its own.
     """
     if vocabulary.synonym_rule == "max":
         singles = tuple((synonym,) for synonyms in vocabulary.synonyms for synonym in synonyms)
-        per_template = template_features(clip, singles, vocabulary.templates)
+        per_template = template_features(clip, singles, vocabulary.templates, reporter)
     else:
-        per_template = template_features(clip, vocabulary.synonyms, vocabulary.templates)
+        per_template = template_features(clip, vocabulary.synonyms, vocabulary.templates, reporter)
     return F.normalize(per_template.mean(dim=1), dim=-1)
 
 
 @torch.no_grad()
-def template_features(clip: ClipModel, synonyms: Sequence[Sequence[str]], templates: Sequence[str]) -> Tensor:
+def template_features(
+    clip: ClipModel, synonyms: Sequence[Sequence[str]], templates: Sequence[str], reporter: Reporter | None = None
+) -> Tensor:
     """Return one feature a class and template, before the mean over templates.
 
     Each text's feature is normalised; the synonyms of a class are averaged within a template and normalised again.
@@ -70,6 +72,7 @@ def template_features(clip: ClipModel, synonyms: Sequence[Sequence[str]], templa
         clip: Encodes.
         synonyms: For each of K classes its texts, at least one.
         templates: T sentences with one `{}` each.
+        reporter: Shown the progress.
 
     Returns:
         (K, T, D) float32, unit length.
@@ -78,7 +81,7 @@ def template_features(clip: ClipModel, synonyms: Sequence[Sequence[str]], templa
     """
     texts = [template.format(name) for names in synonyms for template in templates for name in names]
     unique = list(dict.fromkeys(texts))
-    encoded = F.normalize(_encode(clip, unique), dim=-1)
+    encoded = F.normalize(_encode(clip, unique, reporter or Silent()), dim=-1)
     place = {text: i for i, text in enumerate(unique)}
     rows = [
         encoded[[place[template.format(name)] for name in names]].mean(dim=0)
@@ -88,9 +91,14 @@ def template_features(clip: ClipModel, synonyms: Sequence[Sequence[str]], templa
     return F.normalize(torch.stack(rows), dim=-1).unflatten(0, (len(synonyms), len(templates)))
 
 
-def _encode(clip: ClipModel, texts: Sequence[str]) -> Tensor:
-    tokens = clip.tokenize(texts).to(clip.device)
-    return torch.cat([clip.encode_text(batch) for batch in tokens.split(BATCH)]).float()
+def _encode(clip: ClipModel, texts: Sequence[str], reporter: Reporter) -> Tensor:
+    """Encode texts in batches of similar length, so that short ones do not pay for long ones."""
+    tokens = clip.tokenize(texts)
+    order = tokens.argmax(dim=1).argsort(stable=True)
+    batches = tokens[order].split(BATCH)
+    track = reporter.track(batches, "text features", len(batches)) if len(batches) > 1 else batches
+    encoded = torch.cat([clip.encode_text(batch.to(clip.device)).float() for batch in track])
+    return encoded[order.argsort().to(encoded.device)]
 
 
 def _all_texts(vocabulary: Vocabulary) -> list[str]:
@@ -112,9 +120,9 @@ def _warn_about(clip: ClipModel, vocabulary: Vocabulary, texts: list[str], repor
             f"{clip.name} was never trained on {_few(unknown)}: each gets a random feature of its own, so what is "
             "predicted for it means nothing. --clip ViT-B-16 knows every word"
         )
+    cut = set(clip.tokenizer.too_long(texts))
     names = [name for names in vocabulary.synonyms for name in names]
-    cut = clip.tokenizer.too_long(texts)
-    cut_names = [n for n in names if any(n in text for text in cut)]
+    cut_names = [n for n in names if cut and any(t.format(n) in cut for t in vocabulary.templates)]
     if cut_names:
         length = clip.tokenizer.context_length
         reporter.warn(f"{_few(cut_names)}: longer than the {length} tokens that {clip.name} reads; the end is cut off")

@@ -171,7 +171,9 @@ class OpenClipTokenizer:
 
     def too_long(self, texts: Sequence[str]) -> list[str]:
         """Return the texts that do not fit the context and are cut."""
-        return [text for text in texts if len(self._tokenizer.encode(text)) + 2 > self.context_length]
+        room = self.context_length - 2  # a token holds at least one byte: shorter texts need not be split
+        long = [text for text in texts if len(text.encode("utf-8")) > room]
+        return [text for text in long if len(self._tokenizer.encode(text)) > room]
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON document that `tokenizer_from_json` reads."""

@@ -75,9 +75,9 @@ class Method(nn.Module):
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     sources: ClassVar[dict[str, Source]] = {
         "resize": Source("ours", "one protocol for all methods; a data set's preset may change it"),
-        "side": Source("ours", "gives SCLIP's 336 for ViT-B/16 at 224, and the toy pictures' own 96 for a CLIP of 64"),
+        "side": Source("ours", "1.5 times the image size is SCLIP's and NACLIP's 336 for ViT-B/16"),
         "max_long_side": Source("code", "PixelCLIP and CAT-Seg, test-time resize"),
-        "window": Source("ours", "whole pictures; SCLIP's family slides, see its presets"),
+        "window": Source("ours", "whole pictures; SCLIP's family slides 224 by 112"),
         "stride": Source("ours", "as window"),
         "windows_per_batch": Source("ours", "changes speed and memory, not the scores"),
     }

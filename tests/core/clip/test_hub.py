@@ -1,6 +1,7 @@
 """Downloads that fail: the answer comes at once, names the file and the place; the cache needs no network."""
 
 import socket
+import ssl
 import time
 import urllib.error
 
@@ -73,6 +74,15 @@ def test_an_answer_with_an_error_code_counts_as_a_network(monkeypatch):
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr("urllib.request.urlopen", refuses)
+    hub.check_reachable()
+
+
+def test_missing_certificates_of_python_do_not_stop_the_hubs_own_client(monkeypatch):
+    def untrusted(*_, **__):
+        raise urllib.error.URLError(ssl.SSLCertVerificationError("self-signed"))
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("urllib.request.urlopen", untrusted)
     hub.check_reachable()
 
 

@@ -52,10 +52,16 @@ def test_features_have_unit_length_and_follow_their_class(clip):
     torch.testing.assert_close(turned.features, text.features[[2, 0, 1]], atol=1e-6, rtol=0)
 
 
+@torch.no_grad()
+def test_leaving_out_what_follows_the_end_changes_nothing(clip):
+    tokens = clip.tokenize(["cat", "a photo of the red toy", "a cat", ""])
+    torch.testing.assert_close(clip.encode_text(tokens), clip.module.encode_text(tokens), atol=1e-6, rtol=1e-5)
+
+
 def test_each_text_is_encoded_once_and_in_batches(clip, monkeypatch):
     seen = []
-    encode = clip.module.encode_text
-    monkeypatch.setattr(clip.module, "encode_text", lambda tokens: seen.append(len(tokens)) or encode(tokens))
+    encode = clip.encode_text
+    monkeypatch.setattr(clip, "encode_text", lambda tokens: seen.append(len(tokens)) or encode(tokens))
     monkeypatch.setattr(text_module, "BATCH", 4)
     template_features(clip, (("cat",), ("cat", "dog"), ("sky",)), TEMPLATES)
     assert seen == [4, 2]  # three names in two templates
@@ -64,7 +70,7 @@ def test_each_text_is_encoded_once_and_in_batches(clip, monkeypatch):
 def test_cache_answers_without_encoding(clip, tmp_path, monkeypatch):
     first = text_features(clip, vocabulary("cat", "dog"), tmp_path)
     assert len(list(tmp_path.rglob("*.safetensors"))) == 1 and not list(tmp_path.rglob("*.part"))
-    monkeypatch.setattr(clip.module, "encode_text", lambda _: pytest.fail("encoded again"))
+    monkeypatch.setattr(clip, "encode_text", lambda _: pytest.fail("encoded again"))
     assert text_features(clip, vocabulary("cat", "dog"), tmp_path).features.equal(first.features)
 
 
@@ -137,8 +143,9 @@ def test_unknown_words_are_named_even_when_cached_and_get_features_of_their_own(
 
 def test_names_that_are_cut_are_named(clip):
     reporter = Silent()
-    text_features(clip, vocabulary("red " * 12 + "toy", "cat"), reporter=reporter)
+    text_features(clip, vocabulary("red " * 12 + "toy", "red"), reporter=reporter)
     assert len(reporter.warnings) == 1 and "the end is cut off" in reporter.warnings[0]
+    assert "'red'" not in reporter.warnings[0]
 
 
 def test_an_empty_vocabulary_is_refused(clip):
