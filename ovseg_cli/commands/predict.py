@@ -64,12 +64,12 @@ def predict(
     if chosen is None and choice.run is not None and classes is None:
         chosen = parse_data(str(choice.run.config["run"]["data"]))
 
-    from ovseg_cli.core.clip.prompts import template_set
+    from ovseg_cli.core.clip.prompts import resolve_templates
     from ovseg_cli.core.predict import Segmenter
     from ovseg_cli.core.predict_files import predict_folder
     from ovseg_cli.core.runtime import open_runtime
 
-    sentences = template_set(templates) if templates else None
+    sentences = resolve_templates([templates]) if templates else None
     words = chosen.spec.vocabulary(chosen.split, sentences) if chosen else parse_classes(str(classes), sentences)
     reporter = console.TerminalReporter()
     segmenter = Segmenter.build(choice, open_runtime(gpus), places.cache, reporter)

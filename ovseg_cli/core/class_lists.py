@@ -163,12 +163,13 @@ def _clean(row: Iterable[str], where: str) -> list[str]:
 
 
 def _refuse_doubles(synonyms: Sequence[Sequence[str]], where: str) -> None:
-    owner: dict[str, str] = {}
-    for row in synonyms:
+    owner: dict[str, int] = {}
+    for number, row in enumerate(synonyms):
         for name in row:
-            first = owner.setdefault(name.casefold(), row[0])
-            if first is not row[0]:
-                raise UsageError(f"{where}: '{name}' stands twice, for '{first}' and for '{row[0]}'.", "Remove one.")
+            first = owner.setdefault(name.casefold(), number)
+            if first != number:
+                also = synonyms[first][0]
+                raise UsageError(f"{where}: '{name}' stands twice, for '{also}' and for '{row[0]}'.", "Remove one.")
         if len({name.casefold() for name in row}) < len(row):
             raise UsageError(f"{where}: a synonym of '{row[0]}' stands twice.", "Remove one.")
 
