@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ovseg_cli.core.clip.dense import resize_positions
 from ovseg_cli.core.clip.model import ClipModel, load_clip
+from ovseg_cli.core.clip.vit import resize_positions
 
 
 def naive(clip: ClipModel, image: Tensor) -> Tensor:

@@ -265,6 +265,11 @@ def _load_file(path: Path, name: str) -> ClipModel:
     mend = f"{make}, or give an open_clip architecture to --clip."
     if not path.is_file():
         raise MachineError(f"{path}: there is no such file, so '{name}' cannot be loaded.", mend)
+    if path.suffix != ".safetensors":
+        raise UsageError(
+            f"{path}: only safetensors describe themselves, so the architecture is unknown.",
+            f"Name it: --clip ViT-B-16 --pretrained {path}",
+        )
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}

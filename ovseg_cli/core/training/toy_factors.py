@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ovseg_cli.core.clip.dense import embed, project, run_blocks
 from ovseg_cli.core.clip.model import ClipModel
+from ovseg_cli.core.clip.vit import embed, project, run_blocks
 from ovseg_cli.core.data import toy
 from ovseg_cli.core.data.toy_captions import CLASS_NAMES, STUFF, thing_factors
 

@@ -255,6 +255,8 @@ def test_files_without_description_or_tensors_are_answered(tmp_path, architectur
     with pytest.raises(UsageError, match="does not describe itself.*--pretrained"):
         load_clip(str(tmp_path / "plain.safetensors"))
     torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(UsageError, match="only safetensors describe themselves.*--pretrained"):
+        load_clip(str(tmp_path / "list.pt"))
     with pytest.raises(UsageError, match="no state dict"):
         load_clip("Tiny-ViT", str(tmp_path / "list.pt"))
     with zipfile.ZipFile(tmp_path / "pictures.pt", "w") as archive:
