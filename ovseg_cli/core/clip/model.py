@@ -1,6 +1,6 @@
 """One CLIP: its two towers, tokenizer, preprocessing and fingerprint, however its weights were found.
 
-`load_clip` finds it by name; `save_clip` writes a file that describes itself.
+`load_clip` finds it by name; `save_clip` (saved.py) writes a file that describes itself.
 """
 
 import json
@@ -15,19 +15,19 @@ from torch import Tensor, nn
 from ovseg_cli.core.clip import hub, weights
 from ovseg_cli.core.clip.dense import PATHS, PositionRule, dense_features, pooled_features, tower_of
 from ovseg_cli.core.clip.provenance import explain, find_provenance
+from ovseg_cli.core.clip.saved import TOY, read_saved
+from ovseg_cli.core.clip.saved import save_clip as save_clip
 from ovseg_cli.core.clip.tokenizer import OpenClipTokenizer, Tokenizer, tokenizer_from_json
 from ovseg_cli.core.clip.towers import build_module
 from ovseg_cli.core.clip.vit import LastBlock
 from ovseg_cli.core.errors import MachineError, UsageError, unknown_name
-from ovseg_cli.core.files import digest_of, write_bytes
+from ovseg_cli.core.files import digest_of
 from ovseg_cli.core.reporter import Reporter, Silent
 
 RUN_FILE = "clip.safetensors"  # name inside a run folder
-TOY = "toy-clip"
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 _ASSET = Path(__file__).resolve().parents[2] / "assets" / "toy_clip.safetensors"
-_KEYS = ("open_clip_config", "tokenizer", "preprocess", "recipe")
 
 
 class ClipModel(nn.Module):
@@ -229,59 +229,12 @@ def _wrap(
     return ClipModel(module, f"{name}/{label}", config, OpenClipTokenizer(config, name), preprocess)
 
 
-def save_clip(
-    path: Path,
-    model: nn.Module,
-    config: dict[str, Any],
-    tokenizer: dict[str, Any],
-    preprocess: dict[str, Any],
-    recipe: dict[str, Any],
-) -> None:
-    """Write a CLIP as one safetensors file that describes itself, weights in half precision.
-
-    Args:
-        path: Where to; a run keeps it as `RUN/clip.safetensors`.
-        model: open_clip model (not a ClipModel).
-        config: open_clip's model configuration: embed_dim, vision_cfg, text_cfg, quick_gelu.
-        tokenizer: `to_json()` of the tokenizer.
-        preprocess: "mean" and "std" of RGB values between 0 and 1.
-        recipe: How the weights were made.
-
-    Raises:
-        MachineError: The disk refuses.
-    """
-    from safetensors.torch import save
-
-    tensors = {k: v.detach().to("cpu", torch.float16).contiguous() for k, v in model.state_dict().items()}
-    documents = (config, tokenizer, preprocess, recipe)
-    metadata = {key: json.dumps(document) for key, document in zip(_KEYS, documents, strict=True)}
-    write_bytes(Path(path), save(tensors, {"format": "pt", "schema": "ovseg-clip-1", **metadata}))
-
-
 def _load_file(path: Path, name: str) -> ClipModel:
-    from safetensors import SafetensorError, safe_open
-
-    make = "Make it with 'ovseg train toy-clip'" if name == TOY else "Check the path"
-    mend = f"{make}, or give an open_clip architecture to --clip."
-    if not path.is_file():
-        raise MachineError(f"{path}: there is no such file, so '{name}' cannot be loaded.", mend)
-    if path.suffix != ".safetensors":
-        raise UsageError(
-            f"{path}: only safetensors describe themselves, so the architecture is unknown.",
-            f"Name it: --clip ViT-B-16 --pretrained {path}",
-        )
+    saved = read_saved(path, name)
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            state = {key: file.get_tensor(key) for key in file.keys()}
-        config, tokenizer, preprocess, recipe = (json.loads(metadata[key]) for key in _KEYS)
-    except KeyError as error:
-        raise UsageError(
-            f"{path}: does not describe itself ({error} is not in its header), so the architecture is unknown.",
-            f"Name it: --clip ViT-B-16 --pretrained {path}",
-        ) from error
-    except (SafetensorError, json.JSONDecodeError, OSError) as error:
-        raise MachineError(f"{path}: cannot be read; it is cut off or no safetensors file ({error}).", mend) from error
-    module = build_module(config)
-    weights.load_into(module, state, str(path))
-    return ClipModel(module, name, config, tokenizer_from_json(tokenizer, config), preprocess, recipe)
+        module = build_module(saved.config)
+        tokenizer = tokenizer_from_json(saved.tokenizer, saved.config)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path}: its description is incomplete ({error}).", "Save it again.") from error
+    weights.load_into(module, saved.state, str(path))
+    return ClipModel(module, name, saved.config, tokenizer, saved.preprocess, saved.recipe)

@@ -265,6 +265,16 @@ def test_files_without_description_or_tensors_are_answered(tmp_path, architectur
         load_clip("Tiny-ViT", str(tmp_path / "pictures.pt"))
 
 
+@pytest.mark.parametrize("key", ["embed_dim", "vision_cfg", "kind", "words"])
+def test_an_incomplete_description_is_answered(tmp_path, key):
+    clip, config, tokenizer = tiny_clip(), tiny_config(), tiny_tokenizer().to_json()
+    for document in (config, tokenizer):
+        document.pop(key, None)
+    save_clip(tmp_path / "clip.safetensors", clip.module, config, tokenizer, {}, {})
+    with pytest.raises(UsageError, match="incomplete|cannot be built"):
+        load_clip(str(tmp_path))
+
+
 def test_pretrained_beside_a_clip_with_its_own_weights_is_refused(tmp_path):
     save_tiny(tmp_path / "clip.safetensors")
     with pytest.raises(UsageError, match="brings its own weights"):
