@@ -173,8 +173,8 @@ class Segmenter:
         names, background = vocabulary.class_names, vocabulary.background
         if threshold is not None and background is None:
             names, background = (*names, BACKGROUND), len(names)
-        if len(names) == 1:
-            self.reporter.warn(f"there is only one class: every pixel becomes '{names[0]}'. Add names, or a threshold.")
+        if len(text.features) == 1:  # a softmax over one name is 1 everywhere, so that a threshold does nothing either
+            self.reporter.warn(f"there is only one name: every pixel becomes '{names[0]}'. Add names, or `background`.")
         scale = None if threshold is None else self.method.probability_scale
         return Query(names, text, Readout(softmax_scale=scale, threshold=threshold, background=background))
 

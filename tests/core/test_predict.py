@@ -126,10 +126,13 @@ def test_vocabulary_and_templates_are_taken_as_they_are(model: Segmenter):
 
 
 def test_doubtful_requests_are_warned_about(model: Segmenter):
-    model.predict(noise(), "red")
-    model.predict(noise(), "zebra, red")
-    assert any("only one class" in warning for warning in model.reporter.warnings)  # type: ignore[attr-defined]
-    assert any("'zebra'" in warning for warning in model.reporter.warnings)  # type: ignore[attr-defined]
+    warnings = model.reporter.warnings  # type: ignore[attr-defined]
+    model.query("red, green", background_threshold=0.5)
+    assert not warnings
+    model.query("red", background_threshold=0.5)
+    assert "only one name" in warnings[-1]
+    model.query("zebra, red")
+    assert "'zebra'" in warnings[-1]
 
 
 BAD_PICTURES = {

@@ -25,7 +25,7 @@ def test_shares_and_masks_of_a_hand_made_map():
     # cat 1 of 6 pixels, grass 5, sky none
     result = segmentation([[0, 1, 1], [1, 1, 1]])
     assert result.pixels.tolist() == [1, 5, 0]
-    assert result.shares == {"grass": 5 / 6, "cat": 1 / 6}
+    assert list(result.shares.items()) == [("grass", 5 / 6), ("cat", 1 / 6)]
     assert result.mask("cat").tolist() == [[True, False, False], [False, False, False]]
     with pytest.raises(UsageError, match="'dog' is not one of the classes"):
         result.mask("dog")

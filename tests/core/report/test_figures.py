@@ -30,6 +30,7 @@ def test_edges_of_a_hand_made_map():
     label = np.array([[0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 1]])
     assert edges(label).tolist() == [[False, False, True, True]] * 3
     assert edges(label, 2).tolist() == [[False, True, True, True]] * 3
+    assert (edges(label.T) == edges(label).T).all() and (edges(label.T, 2) == edges(label, 2).T).all()
     assert not edges(np.zeros((3, 3), int)).any()
 
 
