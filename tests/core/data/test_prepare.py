@@ -382,3 +382,24 @@ def test_voc_sample_has_the_expected_pixels(samples: Path, tmp_path: Path, name:
     for entry in PreparedData.open(spec, folders).subset("val").entries:
         assert [entry.height, entry.width] == expected[entry.stem]["size_hw"]
         assert {str(value): count for value, count in entry.pixels} == expected[entry.stem][name]
+
+
+def test_same_split_id_with_other_unseen_classes_rewrites_its_labels(tmp_path: Path, spec: Spec) -> None:
+    folders = folders_of(tmp_path)
+    prepare(spec, folders, make_source(tmp_path / "source"))
+    changed = make_spec(tmp_path / "new", handmade.SPEC.replace('["dog"]', '["cat"]'))
+    assert prepare(changed, folders).made == 2, "the pictures of the training subset"
+    label = load_label(tmp_path / "datasets/mini/labels-no-dog/train/a.png")
+    assert label.tolist() == [[0, 0, 255], [0, 255, 255]]
+
+
+def test_interrupted_update_does_not_open_as_if_complete(tmp_path: Path, spec: Spec) -> None:
+    folders, source = folders_of(tmp_path), make_source(tmp_path / "source")
+    prepare(spec, folders, source)
+    for key in ("train/a", "train/b"):
+        handmade.write_png(source / f"labels/{key}.png", [[10] * 3] * 2)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(spec, folders, reporter=Counting(stop_after=1), source=source)
+    with pytest.raises(DataError, match="preparation was not finished"):
+        PreparedData.open(spec, folders)
+    assert prepare(spec, folders, source).made == 1
