@@ -46,7 +46,7 @@ def predict(
     """
     from ovseg_cli.commands import console, views
     from ovseg_cli.core.class_lists import parse_classes
-    from ovseg_cli.core.data.specs import parse_data
+    from ovseg_cli.core.data.find import find_data
     from ovseg_cli.core.errors import UsageError
     from ovseg_cli.core.methods.build import choose_model
     from ovseg_cli.core.predict_files import find_pictures
@@ -56,13 +56,13 @@ def predict(
         raise UsageError("--classes and --data both name the classes.", "Leave one out.")
     places = folders(runs=runs)
     settings = {**options.read_config(config), **options.parse_settings(set_)}
-    chosen = parse_data(data) if data else None
+    chosen = find_data(data, None, places) if data else None
     choice = choose_model(model, places.runs, chosen.spec if chosen else None, clip, pretrained, settings)
     if classes is None and chosen is None and choice.run is None:
         raise UsageError("there are no names to look for.", 'Give --classes "cat, dog", or --data NAME.')
     jobs = find_pictures(images, out)
     if chosen is None and choice.run is not None and classes is None:
-        chosen = parse_data(str(choice.run.config["run"]["data"]))
+        chosen = find_data(*choice.run.data, places)
 
     from ovseg_cli.core.clip.prompts import resolve_templates
     from ovseg_cli.core.predict import Segmenter

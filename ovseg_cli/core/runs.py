@@ -46,6 +46,13 @@ class Run:
         return str(self.config["run"]["created"])
 
     @property
+    def data(self) -> tuple[str, str | None]:
+        """What `--data` and `--unseen` were: a class split of the user's own is no name that could be looked up."""
+        label = str(self.config["run"]["data"])
+        unseen = self.config.get("vocabulary", {}).get("unseen")
+        return (label.partition(":")[0], str(unseen)) if unseen else (label, None)
+
+    @property
     def is_finished(self) -> bool:
         """Whether training (where there is any) and one evaluation or more came to their end."""
         return (self.path / FINISHED).exists()

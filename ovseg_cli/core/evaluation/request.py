@@ -103,21 +103,19 @@ def _data_choices(request: EvalRequest, folders: Folders, reporter: Reporter) ->
     from ovseg_cli.core.data.dataset import last_prepared
     from ovseg_cli.core.data.find import find_data
 
-    labels = list(request.data)
-    if not labels:
-        model = choose_model(request.model, folders.runs, None, request.clip, request.pretrained)
-        if model.run is not None:
-            labels = [str(model.run.config["run"]["data"])]
-        else:
-            last = last_prepared(folders)
-            if last is None:
-                raise DataError(
-                    f"no data set is prepared in {folders.data}/, and --data names none.",
-                    "Start with: ovseg prepare toy",
-                )
-            reporter.say(f"--data not given: taking the data set prepared last, {last}")
-            labels = [last]
-    return [find_data(label, request.unseen, folders) for label in labels]
+    if request.data:
+        return [find_data(label, request.unseen, folders) for label in request.data]
+    run = choose_model(request.model, folders.runs, None, request.clip, request.pretrained).run
+    if run is not None:
+        label, unseen = run.data
+        return [find_data(label, request.unseen or unseen, folders)]
+    last = last_prepared(folders)
+    if last is None:
+        raise DataError(
+            f"no data set is prepared in {folders.data}/, and --data names none.", "Start with: ovseg prepare toy"
+        )
+    reporter.say(f"--data not given: taking the data set prepared last, {last}")
+    return [find_data(last, request.unseen, folders)]
 
 
 def _check_split(request: EvalRequest, choice: "DataChoice") -> None:
