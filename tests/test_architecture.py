@@ -17,7 +17,7 @@ ROWS = [
     ["core.proposals", "core.methods"],
     ["core.training", "core.evaluation"],
     ["core.report"],
-    ["core.predict", "core.prediction_request", "core.catalogue", "core.diagnosis", "core.demo"],
+    ["core.class_lists", "core.segmentation", "core.predict", "core.predict_files", "core.prediction_request", "core.catalogue", "core.diagnosis", "core.demo"],
     ["commands"],
     ["app"],
 ]

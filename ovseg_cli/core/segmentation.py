@@ -71,7 +71,7 @@ class Segmentation:
         from ovseg_cli.core.report.figures import overlay
 
         palette = colors(len(self.class_names), self.background)
-        return overlay(self.image, self.label_map, self.class_names, palette, **options)
+        return overlay(self.image, self.label_map, self.class_names, palette, background=self.background, **options)
 
     def to_rle(self) -> list[dict[str, Any]]:
         """Encode the mask of each class that occurs as COCO RLE, in id order.

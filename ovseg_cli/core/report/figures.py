@@ -29,6 +29,7 @@ def overlay(
     opacity: float = 0.6,
     legend: bool = True,
     max_side: int = MAX_SIDE,
+    background: int | None = None,
 ) -> Image.Image:
     """Lay the classes over the picture as translucent colours with borders and explain them in a legend below.
 
@@ -42,6 +43,7 @@ def overlay(
         opacity: Strength of the colours, 0 to 1.
         legend: Add the legend.
         max_side: The long side is reduced to this many pixels.
+        background: Class that is coloured half as strongly, so that the picture stays visible.
 
     Returns:
         An RGB image. The picture is enlarged by a whole factor where its long side is below 384 pixels.
@@ -51,7 +53,8 @@ def overlay(
     """
     check_sizes(image, label)
     size = view_size(image.shape[:2], MIN_SIDE, max_side)
-    painted = paint(resize_image(image, size), resize_label(label, size), colors, ignore_label, borders, opacity)
+    small, ids = resize_image(image, size), resize_label(label, size)
+    painted = paint(small, ids, colors, ignore_label, borders, opacity, background=background)
     if not legend:
         return painted
     entries = legend_entries([label], names, colors, borders)

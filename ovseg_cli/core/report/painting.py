@@ -17,6 +17,7 @@ def paint(
     borders: Borders | None = None,
     opacity: float = 0.6,
     line: int | None = None,
+    background: int | None = None,
 ) -> Image.Image:
     """Colour the pixels of a picture by class, without resizing and without legend.
 
@@ -30,12 +31,16 @@ def paint(
         borders: Border colours of some classes.
         opacity: Strength of the colours, 0 to 1.
         line: Width of class borders in pixels; None follows the picture's size.
+        background: Class that is coloured half as strongly, so that the picture stays visible.
     """
     known = (label >= 0) & (label < len(colors))
     table = np.concatenate([colors.astype(np.float32), [UNLABELLED]])
     index = np.where(known, label, len(colors)).astype(np.int64)
     grey = np.asarray(Image.fromarray(image).convert("L"), np.float32)[..., None]
-    mixed = (1 - opacity) * (0.7 * grey + 0.3 * image) + opacity * table[index]
+    strength = np.full((len(table), 1), opacity, np.float32)
+    if background is not None:
+        strength[background] /= 2
+    mixed = (1 - strength[index]) * (0.7 * grey + 0.3 * image) + strength[index] * table[index]
     if ignore_label is not None:
         mixed = np.where((_hatch(label.shape) & (label == ignore_label))[..., None], 0.75 * mixed, mixed)
     line = max(1, round(max(label.shape) / 400)) if line is None else line

@@ -42,6 +42,11 @@ def test_paint_mixes_grey_picture_and_colour_by_opacity():
     assert painted[0, 2].tolist() == [125, 125, 128]  # half 100, half the grey of what is not labelled
 
 
+def test_background_is_painted_half_as_strongly():
+    painted = np.asarray(paint(grey(1, 2), np.array([[0, 1]]), np.zeros((2, 3), np.uint8), line=0, background=1))
+    assert painted[0, 0].tolist() == [40] * 3 and painted[0, 1].tolist() == [70] * 3  # opacity 0.6 and 0.3
+
+
 def test_borders_take_their_given_colour_on_their_own_side():
     painted = np.asarray(paint(grey(4, 6), halves(4, 6), COLORS, borders={2: (255, 0, 0)}, line=1))
     assert painted[0, 3].tolist() == [255, 0, 0] and painted[0, 2].tolist() != [255, 0, 0]
