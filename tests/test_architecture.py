@@ -17,7 +17,7 @@ ROWS = [
     ["core.proposals", "core.methods"],
     ["core.training", "core.evaluation"],
     ["core.report"],
-    ["core.class_lists", "core.segmentation", "core.predict", "core.predict_files", "core.prediction_request", "core.catalogue", "core.diagnosis", "core.demo"],
+    ["core.prediction", "core.catalogue", "core.explanation", "core.diagnosis", "core.demo"],
     ["commands"],
     ["app"],
 ]
@@ -99,8 +99,16 @@ def test_quick_answers_import_no_torch(arguments: list[str], tmp_path: Path) -> 
 def test_completion_imports_no_torch(tmp_path: Path) -> None:
     import os
 
-    environment = {**os.environ, "_OVSEG_COMPLETE": "complete_bash", "COMP_WORDS": "ovseg prepare co", "COMP_CWORD": "2"}
-    code = "import sys\nfrom ovseg_cli.app import app\ntry:\n    app(prog_name='ovseg')\nfinally:\n    print('torch' in sys.modules)"
+    environment = {
+        **os.environ,
+        "_OVSEG_COMPLETE": "complete_bash",
+        "COMP_WORDS": "ovseg prepare co",
+        "COMP_CWORD": "2",
+    }
+    code = (
+        "import sys\nfrom ovseg_cli.app import app\n"
+        "try:\n    app(prog_name='ovseg')\nfinally:\n    print('torch' in sys.modules)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=120
     )

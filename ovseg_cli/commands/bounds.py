@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from ovseg_cli.core.errors import BoundMissed, UsageError, unknown_name
 
 if TYPE_CHECKING:
+    from ovseg_cli.core.evaluation.metrics import Rule, Split
     from ovseg_cli.core.evaluation.session import Scored
 
 METRICS = ("mIoU", "sIoU", "uIoU", "hIoU", "pAcc", "mAcc", "fwIoU")
@@ -35,7 +36,7 @@ def parse(items: Sequence[str] | None, split: str) -> dict[str, float]:
     return limits
 
 
-def check(limits: dict[str, float], scored: "Sequence[Scored]", split: str, absent: str) -> None:
+def check(limits: dict[str, float], scored: "Sequence[Scored]", split: "Split", absent: "Rule") -> None:
     """Compare scores with the bounds.
 
     Raises:

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ovseg_cli.core.errors import OvsegError
@@ -88,7 +88,7 @@ class TerminalReporter:
 
     def track(self, items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
         """Yield the items while showing progress under the name `what`."""
-        if total is None and hasattr(items, "__len__"):
+        if total is None and isinstance(items, Sized):
             total = len(items)
         if sys.stderr.isatty():
             from tqdm import tqdm

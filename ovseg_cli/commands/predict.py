@@ -45,11 +45,11 @@ def predict(
     [dim]ovseg predict maskclip photos/ --classes "cat, sofa/couch, wall"[/dim]
     """
     from ovseg_cli.commands import console, views
-    from ovseg_cli.core.class_lists import parse_classes
     from ovseg_cli.core.data.find import find_data
     from ovseg_cli.core.errors import UsageError
     from ovseg_cli.core.methods.build import choose_model
-    from ovseg_cli.core.predict_files import find_pictures
+    from ovseg_cli.core.prediction.class_lists import parse_classes
+    from ovseg_cli.core.prediction.folders import find_pictures
     from ovseg_cli.core.runtime import folders
 
     if classes is not None and data is not None:
@@ -65,8 +65,8 @@ def predict(
         chosen = find_data(*choice.run.data, places)
 
     from ovseg_cli.core.clip.prompts import resolve_templates
-    from ovseg_cli.core.predict import Segmenter
-    from ovseg_cli.core.predict_files import predict_folder
+    from ovseg_cli.core.prediction.folders import predict_folder
+    from ovseg_cli.core.prediction.segmenter import Segmenter
     from ovseg_cli.core.runtime import open_runtime
 
     sentences = resolve_templates([templates]) if templates else None

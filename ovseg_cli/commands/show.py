@@ -27,9 +27,9 @@ def show(
     [dim]ovseg show coco-stuff[/dim]
     """
     from ovseg_cli.commands import console, views
-    from ovseg_cli.core import catalogue
+    from ovseg_cli.core import explanation
 
-    document = catalogue.explain(name)
+    document = explanation.explain(name)
     if json:
         console.print_json(document.record())
     else:

@@ -9,12 +9,13 @@ from ovseg_cli.commands import console
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
-    from ovseg_cli.core.catalogue import Explanation
     from ovseg_cli.core.data.prepare import PreparedReport, PreparePlan
     from ovseg_cli.core.demo import DemoOutcome
     from ovseg_cli.core.diagnosis import Check
+    from ovseg_cli.core.evaluation.metrics import Rule, Split
     from ovseg_cli.core.evaluation.session import Scored
-    from ovseg_cli.core.predict_files import Done
+    from ovseg_cli.core.explanation import Explanation
+    from ovseg_cli.core.prediction.folders import Done
     from ovseg_cli.core.report.cells import Table
 
 
@@ -174,26 +175,27 @@ def show_plan(plan: "PreparePlan", as_json: bool) -> None:
     show_document(document, as_json, f"plan: prepare {plan.name}")
 
 
-def show_scores(scored: "Sequence[Scored]", split: str, absent: str, as_json: bool) -> None:
+def show_scores(scored: "Sequence[Scored]", split: "Split", absent: "Rule", as_json: bool) -> None:
     """Print the scores of an evaluation; as JSON: every score of both rules, and the result files."""
     from ovseg_cli.core.report.tables import View, result_table
 
     if as_json:
         console.print_json({"schema": 1, "results": [_scored_record(item, split) for item in scored]})
         return
-    view = View(rule=absent, split=split)  # type: ignore[arg-type]
+    view = View(rule=absent, split=split)
     show_table(result_table([[item.result] for item in scored], view))
     for item in scored:
         console.say(f"result: {item.path}")
 
 
-def _scored_record(item: "Scored", split: str) -> dict[str, Any]:
+def _scored_record(item: "Scored", split: "Split") -> dict[str, Any]:
     result = item.result
     rules: dict[str, Any] = {}
-    for rule in ("union", "present"):
-        scores = result.metrics(rule, split)  # type: ignore[arg-type]
+    both: tuple[Rule, ...] = ("union", "present")
+    for rule in both:
+        scores = result.metrics(rule, split)
         rules[rule] = {name: None if value != value else round(100 * value, 4) for name, value in scores.items()}
-        rules[rule]["classes"] = result.num_averaged(rule, split)  # type: ignore[arg-type]
+        rules[rule]["classes"] = result.num_averaged(rule, split)
     return {
         "method": result.method,
         "data": result.data,

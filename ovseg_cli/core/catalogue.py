@@ -1,42 +1,17 @@
-"""What there is, as tables: data sets, methods, backbones, runs; and the explanation of one name."""
+"""What there is, as tables: data sets, methods, backbones, runs."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ovseg_cli.core import registry
-from ovseg_cli.core.errors import OvsegError, unknown_name
 from ovseg_cli.core.report.cells import Cell, Column, Table, Value
 from ovseg_cli.core.runtime import Folders
 
-if TYPE_CHECKING:
-    from ovseg_cli.core.data.specs import ClassSplit, Spec
 
-
-@dataclass(frozen=True)
-class Explanation:
-    """What `ovseg show NAME` prints.
-
-    Attributes:
-        name: As typed on the command line.
-        title: As printed in papers.
-        facts: Label and text, in order.
-        tables: Settings, class splits, classes, …
-    """
-
-    name: str
-    title: str
-    facts: tuple[tuple[str, str], ...]
-    tables: tuple[Table, ...] = ()
-
-    def record(self) -> dict[str, Any]:
-        """The explanation as plain data."""
-        tables = [{"title": t.title, "rows": t.records(), "notes": list(t.notes)} for t in self.tables]
-        facts = [{"label": label, "text": text} for label, text in self.facts]
-        return {"schema": 1, "name": self.name, "title": self.title, "facts": facts, "tables": tables}
-
-
-def _table(title: str, columns: Sequence[Column], rows: Iterable[Sequence[Value]], notes: Sequence[str] = ()) -> Table:
+def make_table(
+    title: str, columns: Sequence[Column], rows: Iterable[Sequence[Value]], notes: Sequence[str] = ()
+) -> Table:
+    """Make a table of plain values."""
     return Table(title, tuple(columns), tuple(tuple(Cell(value) for value in row) for row in rows), tuple(notes))
 
 
@@ -52,7 +27,14 @@ def datasets(folders: Folders) -> Table:
         splits = [s.id + ("*" if s.id == spec.default_split else "") for s in spec.class_splits]
         images = ", ".join(f"{k} {v.images:,}" for k, v in spec.subsets.items() if v.images is not None)
         rows.append(
-            (name, spec.title, spec.num_classes or None, " ".join(splits) or None, images, "yes" if name in prepared else "no")
+            (
+                name,
+                spec.title,
+                spec.num_classes or None,
+                " ".join(splits) or None,
+                images,
+                "yes" if name in prepared else "no",
+            )
         )
     columns = (
         Column("name", "name"),
@@ -62,14 +44,19 @@ def datasets(folders: Folders) -> Table:
         Column("images", "images of the full release"),
         Column("prepared", "prepared here"),
     )
-    return _table("Data sets", columns, rows, ("* the split taken where none is named",))
+    return make_table("Data sets", columns, rows, ("* the split taken where none is named",))
 
 
 def methods() -> Table:
     """Every method that can be scored, and every trainer."""
-    columns = (Column("name", "name"), Column("title", "method"), Column("paper", "paper"), Column("trained", "trained"))
+    columns = (
+        Column("name", "name"),
+        Column("title", "method"),
+        Column("paper", "paper"),
+        Column("trained", "trained"),
+    )
     rows = [(name, e.title, e.paper, e.trained) for name, e in (registry.METHODS | registry.TRAINERS).items()]
-    return _table("Methods", columns, rows)
+    return make_table("Methods", columns, rows)
 
 
 def backbones() -> Table:
@@ -88,7 +75,7 @@ def backbones() -> Table:
             rows.append((name, kind, ", ".join(tags[name])))
     columns = (Column("clip", "--clip"), Column("tower", "image tower"), Column("pretrained", "--pretrained"))
     notes = ("Weights are fetched by open_clip at first use; without network give a file to --pretrained.",)
-    return _table("Backbones", columns, rows, notes)
+    return make_table("Backbones", columns, rows, notes)
 
 
 def _tower_kind(name: str, vision: dict[str, Any]) -> str | None:
@@ -120,114 +107,4 @@ def runs(folders: Folders) -> Table:
         )
         for run in list_runs(folders.runs)
     ]
-    return _table(f"Runs in {folders.runs}", columns, rows)
-
-
-def explain(name: str) -> Explanation:
-    """Explain a method, a trainer or a data set.
-
-    Raises:
-        UsageError: The name is none of them; the nearest is offered.
-    """
-    from ovseg_cli.core.data.specs import aliases, parse_data, spec_names
-
-    if name in registry.METHODS:
-        return _explain_method(name)
-    if name in registry.TRAINERS:
-        return _explain_trainer(name)
-    stem = name.partition(":")[0]
-    if stem in spec_names() or stem in aliases() or name.endswith(".toml") or "/" in name:
-        choice = parse_data(name)
-        return _explain_data(choice.spec, choice.split)
-    raise unknown_name("name", name, [*registry.METHODS, *registry.TRAINERS, *spec_names(), *aliases()])
-
-
-SETTING_COLUMNS = (
-    Column("setting", "setting"),
-    Column("default", "default"),
-    Column("source", "default from"),
-    Column("meaning", "meaning"),
-)
-
-
-def _explain_method(name: str) -> Explanation:
-    method = registry.METHODS[name].load()
-    rows = []
-    for key, field in method.Config.model_fields.items():
-        source = method.sources.get(key)
-        place = f"{source.kind}: {source.place}" if source else "ours"
-        rows.append((key, str(field.default), place, field.description or ""))
-    facts = (("paper", method.paper), ("trained", method.trains), ("about", _docstring_of(method)))
-    return Explanation(name, method.title, facts, (_table("Settings (--set key=value)", SETTING_COLUMNS, rows),))
-
-
-def _docstring_of(item: Any) -> str:
-    """The module docstring of a class, after its first line: paper, what is trained, where paper and code disagree."""
-    import inspect
-    import sys
-
-    return inspect.cleandoc(sys.modules[item.__module__].__doc__ or "")
-
-
-def _explain_trainer(name: str) -> Explanation:
-    entry = registry.TRAINERS[name]
-    fields = entry.load_settings().model_fields
-    rows = [(key, str(f.default), "ours", f.description or "") for key, f in fields.items()]
-    facts: list[tuple[str, str]] = [("source", entry.paper), ("trained", entry.trained)]
-    try:
-        from ovseg_cli.core.clip.model import load_clip
-
-        facts += [(key, str(value)) for key, value in load_clip(name).recipe.items()]
-    except OvsegError as error:
-        facts.append(("shipped weights", str(error)))
-    return Explanation(name, entry.title, tuple(facts), (_table("Settings (--set key=value)", SETTING_COLUMNS, rows),))
-
-
-def _explain_data(spec: "Spec", split: "ClassSplit | None") -> Explanation:
-    facts = [("task", spec.task), ("classes", str(spec.num_classes))]
-    facts.append(("ignore label", "none" if spec.ignore_label is None else str(spec.ignore_label)))
-    background = f"train id {spec.background.train_id}: {spec.background.meaning}" if spec.background else "none"
-    facts.append(("background", background))
-    for subset, part in spec.subsets.items():
-        count = "unknown" if part.images is None else f"{part.images:,} images"
-        facts.append((f"subset {subset}", f"{count}{'; ' + part.note if part.note else ''}"))
-    if spec.encoding:
-        facts.append(("labels", f"{spec.encoding.kind}; {spec.encoding.values or spec.encoding.note or ''}".rstrip("; ")))
-    if spec.license:
-        facts.append(("license", f"annotations: {spec.license.annotations}; images: {spec.license.images}"))
-    if spec.preset.templates:
-        facts.append(("templates", " | ".join(spec.preset.templates)))
-    facts += [("download", f"{d.what}: {d.page}{' (login)' if d.login else ''}") for d in spec.downloads]
-    facts += [("papers disagree", text) for text in spec.disagreements]
-    facts += [("note", text) for text in spec.notes]
-    return Explanation(spec.name, spec.title, tuple(facts), tuple(_data_tables(spec, split)))
-
-
-def _data_tables(spec: "Spec", split: "ClassSplit | None") -> Iterable[Table]:
-    if spec.class_splits:
-        columns = (
-            Column("split", "class split"),
-            Column("seen", "seen", "count"),
-            Column("unseen", "unseen", "count"),
-            Column("names", "unseen classes"),
-            Column("sources", "sources"),
-        )
-        rows = []
-        for s in spec.class_splits:
-            names = ", ".join(s.unseen[:24]) + (f" and {len(s.unseen) - 24} more" if len(s.unseen) > 24 else "")
-            mark = " *" if s.id == spec.default_split else ""
-            rows.append((s.id + mark, len(spec.seen_ids(s)), len(s.unseen), names, ", ".join(s.sources)))
-        yield _table("Class splits", columns, rows, ("* the split taken where none is named",))
-    if spec.name_variants:
-        columns = (Column("names", "--names"), Column("source", "source"), Column("note", "note"))
-        yield _table("Class names as papers write them", columns, [(v.id, v.source, v.note) for v in spec.name_variants])
-    if spec.classes:
-        unseen = set(spec.unseen_ids(split))
-        columns = (Column("id", "id", "count"), Column("name", "class"), Column("kind", "kind"), Column("seen", "in this split"))
-        kinds = {True: "thing", False: "stuff", None: None}
-        rows = [
-            (i, ", ".join([c.name, *c.synonyms]), kinds[c.is_thing], "unseen" if i in unseen else "seen")
-            for i, c in enumerate(spec.classes)
-        ]
-        label = f" ({spec.name}:{split.id})" if split else ""
-        yield _table(f"Classes{label}", columns, rows)
+    return make_table(f"Runs in {folders.runs}", columns, rows)

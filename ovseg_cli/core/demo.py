@@ -23,7 +23,7 @@ from ovseg_cli.core.evaluation.request import EvalRequest, resolve
 from ovseg_cli.core.evaluation.results import Result
 from ovseg_cli.core.evaluation.session import score
 from ovseg_cli.core.files import make_folder, write_text
-from ovseg_cli.core.predict import Segmenter, load
+from ovseg_cli.core.prediction.segmenter import Segmenter, load
 from ovseg_cli.core.report.cells import Table
 from ovseg_cli.core.report.compare import difference_table
 from ovseg_cli.core.report.figures import PanelRow, side_by_side
@@ -125,7 +125,7 @@ def run_demo(request: DemoRequest, reporter: Reporter) -> DemoOutcome:
 
 def check_words(words: str) -> tuple[str, ...]:
     """Read the user's words; they are looked for among the world's classes when pictures are chosen."""
-    from ovseg_cli.core.class_lists import parse_classes
+    from ovseg_cli.core.prediction.class_lists import parse_classes
 
     return tuple(parse_classes(words).class_names)
 

@@ -92,7 +92,12 @@ def _devices() -> Iterator[Check]:
         yield Check("devices", "broken", f"torch cannot be imported: {error}", "pip install --force-reinstall torch")
         return
     if not torch.cuda.is_available():
-        yield Check("devices", "note", f"no GPU; CPU with {torch.get_num_threads()} threads", "Training real models needs a GPU.")
+        yield Check(
+            "devices",
+            "note",
+            f"no GPU; CPU with {torch.get_num_threads()} threads",
+            "Training real models needs a GPU.",
+        )
         return
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     yield Check("devices", "ok", f"{len(names)} GPU: {', '.join(names)}")
@@ -110,7 +115,9 @@ def _folders(folders: Folders) -> Iterator[Check]:
         there = _existing_parent(path)
         free = shutil.disk_usage(there).free / 2**30
         if not os.access(there, os.W_OK):
-            yield Check(what, "broken", f"{path} cannot be written", "Choose another folder, or change its permissions.")
+            yield Check(
+                what, "broken", f"{path} cannot be written", "Choose another folder, or change its permissions."
+            )
         elif free < LOW_DISK_GIB:
             yield Check(what, "note", f"{path}: {free:.1f} GiB free", "Free some space before large data sets.")
         else:

@@ -13,13 +13,16 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = {
     "prepare": (["prepare", "toy", "--workers", "2"], "datasets/toy/index/*"),
-    "train": (["train", "toy-clip", "--set", "save_every=2", "--set", "batch_size=8", "--gpus", "0"], "runs/*/metrics.jsonl"),
+    "train": (
+        ["train", "toy-clip", "--set", "save_every=2", "--set", "batch_size=8", "--gpus", "0"],
+        "runs/*/metrics.jsonl",
+    ),
     "eval": (["eval", "maskclip", "--data", "toy", "--gpus", "0", "--set", "windows_per_batch=1"], "runs/*/results/*"),
     "predict": (
         ["predict", "maskclip", "DATA/toy/images/val", "--classes", "snow, sand", "--clip", "toy-clip", "--gpus", "0"],
         "predictions/*.json",
     ),
-}  # fmt: skip
+}
 
 
 def start(arguments: list[str], folder: Path, world: Path) -> subprocess.Popen[str]:

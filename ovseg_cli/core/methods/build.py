@@ -139,7 +139,9 @@ def _settings_error(error: "ValidationError", config_class: "type[BaseModel]", w
     return UsageError(f"{where}: setting {key} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}.")
 
 
-def build_method(choice: ModelChoice, device: "torch.device | str" = "cpu", reporter: Reporter | None = None) -> "Method":
+def build_method(
+    choice: ModelChoice, device: "torch.device | str" = "cpu", reporter: Reporter | None = None
+) -> "Method":
     """Load the CLIP and make the method, in evaluation mode on one device.
 
     Raises:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ovseg_cli.core.errors import UsageError
+from ovseg_cli.core.evaluation.metrics import Rule, Split
 from ovseg_cli.core.evaluation.result_files import load_result
 from ovseg_cli.core.evaluation.results import Result
 from ovseg_cli.core.report.cells import Table
@@ -24,8 +25,8 @@ class ReportRequest:
     results: tuple[str, ...]
     baseline: str | None = None
     per_class: bool = False
-    split: str = "all"
-    absent: str = "union"
+    split: Split = "all"
+    absent: Rule = "union"
     group_seeds: bool = False
     resamples: int = 1000
 
@@ -39,7 +40,7 @@ def build(request: ReportRequest, folders: Folders, reporter: Reporter) -> list[
         UsageError: A name is no run and no result file, no run has a result, or results cannot share a table.
         DataError: A result file is broken.
     """
-    view = View(rule=request.absent, split=request.split, resamples=request.resamples)  # type: ignore[arg-type]
+    view = View(rule=request.absent, split=request.split, resamples=request.resamples)
     results = _all_results(request.results, folders, reporter)
     base = find_results(request.baseline, folders) if request.baseline else []
     everything = _once([*results, *base])
@@ -81,8 +82,8 @@ def _all_results(names: Sequence[str], folders: Folders, reporter: Reporter) -> 
             empty.append(error)
     if not results:
         raise empty[0]
-    for error in empty:
-        reporter.warn(f"left out: {error.message}")
+    for failure in empty:
+        reporter.warn(f"left out: {failure.message}")
     return results
 
 

@@ -2,7 +2,6 @@
 
 import socket
 import ssl
-import time
 import urllib.error
 
 import huggingface_hub
@@ -33,11 +32,9 @@ def no_network(*_, **__):
 
 def test_no_network_says_which_file_to_put_where(empty_cache, monkeypatch):
     monkeypatch.setattr("urllib.request.urlopen", no_network)
-    start = time.monotonic()
     with pytest.raises(MachineError) as caught:
         hub.fetch_tag("ViT-B-16", "laion2b_s34b_b88k")
     text = str(caught.value)
-    assert time.monotonic() - start < 5
     assert "laion/CLIP-ViT-B-16-laion2B-s34B-b88K" in text and "open_clip_model.safetensors" in text
     assert "HF_HOME" in text and "--pretrained FILE" in text and caught.value.exit_code == 4
 

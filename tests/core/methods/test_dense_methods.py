@@ -28,6 +28,11 @@ def test_default_short_side_is_one_and_a_half_image_sizes(clip):
     assert method.predict([picture(64, 96)], TEXT)[0].logits.shape == (5, 6, 9)
 
 
+def test_windows_are_cut_from_the_size_that_the_aspect_ratio_gives(clip):
+    assert Clip(clip, ClipConfig(side=40, window=32)).prepare(picture(50, 75)).shape == (3, 40, 60)
+    assert Clip(clip, ClipConfig(side=40)).prepare(picture(50, 75)).shape == (3, 40, 64)  # 7.5 patches
+
+
 def test_own_size_gives_one_score_for_each_patch_of_the_picture(clip):
     method = Clip(clip, ClipConfig(resize="none"))
     assert method.predict([picture(96, 96)], TEXT)[0].logits.shape == (5, 12, 12)
@@ -119,7 +124,7 @@ def test_pooling_masks_equals_pooling_upsampled_features(clip, size):
 def test_masks_down_averages_the_patches_of_the_binarised_mask(clip):
     method = Clip(clip, ClipConfig(resize="none", mask_pooling="masks-down"))
     image, masks = picture(32, 48), torch.zeros(2, 32, 48)
-    masks[0, :16, :24] = 1  # exactly the patches (0..1, 0..2)
+    masks[0, :20, :24] = 1  # the patches (0..1, 0..2), and exactly half of row 2, which is not more than half
     masks[1, 0, 0] = 1  # too small for any patch: an empty row
     features = method.features(method.prepare(image)[None])[0]
     expected = clip.logit_scale * F.normalize(features[:2, :3].mean((0, 1)), dim=0) @ TEXT.features.T

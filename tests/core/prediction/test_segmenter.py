@@ -7,12 +7,12 @@ import torch
 from PIL import Image
 
 from ovseg_cli import load
-from ovseg_cli.core import predict
 from ovseg_cli.core.clip.model import save_clip
 from ovseg_cli.core.clip.tokenizer import WordTokenizer
 from ovseg_cli.core.clip.towers import build_module
 from ovseg_cli.core.errors import MachineError, OvsegError, UsageError
-from ovseg_cli.core.predict import Segmenter, read_picture
+from ovseg_cli.core.prediction import segmenter as predict
+from ovseg_cli.core.prediction.segmenter import Segmenter, read_picture
 from ovseg_cli.core.reporter import Silent
 from ovseg_cli.core.types import DensePrediction, Vocabulary
 

@@ -20,13 +20,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ovseg_cli.core.class_lists import BACKGROUND, Names, parse_classes
 from ovseg_cli.core.clip.prompts import resolve_templates
 from ovseg_cli.core.data.images import load_image, to_rgb
 from ovseg_cli.core.errors import ShapeError, UsageError
+from ovseg_cli.core.prediction.class_lists import BACKGROUND, Names, parse_classes
+from ovseg_cli.core.prediction.segmentation import Segmentation, smallest_dtype
 from ovseg_cli.core.reporter import Reporter, Silent
 from ovseg_cli.core.runtime import Runtime, folders, open_runtime
-from ovseg_cli.core.segmentation import Segmentation, smallest_dtype
 from ovseg_cli.core.types import Readout, TextFeatures, Vocabulary
 
 if TYPE_CHECKING:

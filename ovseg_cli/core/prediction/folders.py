@@ -14,7 +14,7 @@ from ovseg_cli.core.files import make_folder
 from ovseg_cli.core.reporter import Reporter, Silent
 
 if TYPE_CHECKING:
-    from ovseg_cli.core.predict import Query, Segmenter
+    from ovseg_cli.core.prediction.segmenter import Query, Segmenter
 
 _NO_PICTURES = {"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5"}  # formats that Pillow names but does not decode itself
 _NAMED = 5
@@ -143,8 +143,8 @@ def predict_folder(
 
 
 def _one(segmenter: "Segmenter", job: Job, query: "Query", out: Path) -> tuple[Path, ...]:
-    from ovseg_cli.core.predict import read_picture
-    from ovseg_cli.core.segmentation import OUTPUTS, refuse_foreign
+    from ovseg_cli.core.prediction.segmentation import OUTPUTS, refuse_foreign
+    from ovseg_cli.core.prediction.segmenter import read_picture
 
     refuse_foreign([out / name.format(job.stem) for name in OUTPUTS])  # before the work, not after it
     pixels, source = read_picture(job.path)
@@ -183,7 +183,7 @@ def picture_endings() -> set[str]:
 
 def _with_stems(paths: Iterable[Path]) -> list[Job]:
     """Choose stems whose output files never meet, even where a file system ignores case."""
-    from ovseg_cli.core.segmentation import OUTPUTS
+    from ovseg_cli.core.prediction.segmentation import OUTPUTS
 
     taken: set[str] = set()
     jobs = []

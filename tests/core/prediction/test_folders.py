@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 
 from ovseg_cli.core.errors import MachineError, UsageError
-from ovseg_cli.core.predict_files import Done, Job, find_pictures, predict_folder
+from ovseg_cli.core.prediction.folders import Done, Job, find_pictures, predict_folder
+from ovseg_cli.core.prediction.segmentation import Segmentation
 from ovseg_cli.core.reporter import Silent
-from ovseg_cli.core.segmentation import Segmentation
 
 
 class BrightOrDark:

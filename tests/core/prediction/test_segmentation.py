@@ -10,7 +10,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from ovseg_cli.core.errors import ShapeError, UsageError
-from ovseg_cli.core.segmentation import Segmentation, smallest_dtype
+from ovseg_cli.core.prediction.segmentation import Segmentation, smallest_dtype
 
 NAMES = ("cat", "grass", "sky")
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovseg_cli.core.class_lists import BACKGROUND_WORDS, parse_classes
 from ovseg_cli.core.errors import UsageError
+from ovseg_cli.core.prediction.class_lists import BACKGROUND_WORDS, parse_classes
 
 
 def test_commas_separate_classes_and_slashes_synonyms():
