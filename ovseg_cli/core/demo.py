@@ -40,6 +40,7 @@ PANEL_SCENES = (3, 17, 42, 58)
 PICTURE_STREAM = 4  # pictures of the user's words: no scene that is trained, tuned or scored on
 PICTURES = 3
 SEARCHED = 400
+TRAINING: dict[str, Any] = {}  # settings of the toy CLIPs beside their seed: none, the shipped one's recipe
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def _trained(seed: int, request: DemoRequest, reporter: Reporter) -> Path:
         return earlier[0].path
     can_resume = bool(earlier) and any((earlier[0].path / "checkpoints").glob("*"))
     resume = earlier[0].path if can_resume else None
-    asked = TrainRequest("toy-clip", {} if resume else {"seed": seed}, resume, request.gpus)
+    asked = TrainRequest("toy-clip", {} if resume else {**TRAINING, "seed": seed}, resume, request.gpus)
     return Path(train(asked, request.folders, reporter)["run"])
 
 

@@ -1,0 +1,81 @@
+"""The demo: runs whole, computes what it prints, and does again only what is missing."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ovseg_cli.core import demo
+from ovseg_cli.core.evaluation.result_files import load_result
+from ovseg_cli.core.reporter import Silent
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    from tests.commands.conftest import run_command
+
+    patch = pytest.MonkeyPatch()
+    patch.chdir(tmp_path_factory.mktemp("demo"))
+    patch.setenv("OVSEG_CACHE", "cache")
+    patch.setattr(demo, "QUICK_IMAGES", 12)
+    answer = run_command("demo", "--quick", "--gpus", "0", "--json")
+    assert answer.code == 0, answer.err
+    place = Path.cwd()
+    patch.undo()
+    return place, json.loads(answer.out)
+
+
+def test_every_row_is_a_stored_result(outcome: tuple[Path, dict]) -> None:
+    place, document = outcome
+    rows = document["tables"][0]["rows"]
+    assert len(rows) == len(demo.ROWS)
+    for row in rows:
+        results = [load_result(f) for f in (place / row["run"]).glob("results/*.json")]
+        assert len(results) == 1
+        scores = results[0].metrics("union")
+        for name in ("mIoU", "sIoU", "uIoU", "hIoU", "pAcc"):
+            assert row[name] == pytest.approx(100 * scores[name])
+        assert row["mIoU_low"] <= row["mIoU"] <= row["mIoU_high"]
+
+
+def test_pictures_are_drawn(outcome: tuple[Path, dict]) -> None:
+    place, document = outcome
+    assert len(document["pictures"]) == 1 + demo.PICTURES
+    for path in document["pictures"]:
+        assert np.asarray(Image.open(place / path)).std() > 10, f"{path} is blank"
+
+
+def test_pictures_hold_the_users_words() -> None:
+    from ovseg_cli.core.data.specs import load_spec
+
+    names = load_spec("toy").class_names
+    scenes = demo.pictures_of(["lava", "a purple spotted toy"], Silent())
+    shown = {names[i] for scene in scenes for i in np.unique(scene.label) if i < len(names)}
+    assert {"lava", "purple spotted toy"} <= shown
+
+
+def test_a_word_that_the_world_lacks_is_named() -> None:
+    reporter = Silent()
+    demo.pictures_of(["lava", "zebra"], reporter)
+    assert any("zebra" in warning for warning in reporter.warnings)
+
+
+def test_full_demo_trains_each_seed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ovseg_cli.core.training.toy_clip_config import ToyClipConfig
+
+    monkeypatch.setenv("OVSEG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(demo, "QUICK_IMAGES", 4)
+    short = {"iterations": 2, "batch_size": 4, "warmup": 1, "workers": 0}
+    monkeypatch.setattr(demo, "TRAINING", short)
+    request = demo.DemoRequest(tmp_path / "demo", quick=True, full_seeds=2, words="lava, snow", gpus=0)
+    table = demo.run_demo(request, Silent()).tables[0].records()
+    assert [row["seeds"] for row in table] == ["0 1"] * len(demo.ROWS)
+    assert all(row["mIoU_n"] == 2 and row["mIoU_spread"] >= 0 for row in table)
+    trained = sorted((tmp_path / "demo" / "runs").glob("toy-clip-*"))
+    assert len(trained) == 2 and ToyClipConfig(**short)
+    stamps = [path.stat().st_mtime_ns for path in trained]
+    demo.run_demo(request, Silent())
+    assert [path.stat().st_mtime_ns for path in sorted((tmp_path / "demo" / "runs").glob("toy-clip-*"))] == stamps
