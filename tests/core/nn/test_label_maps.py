@@ -230,6 +230,20 @@ def test_half_precision_scores_are_read_in_float32():
     assert torch.equal(found, label_map(DensePrediction(logits.float(), (50, 60))))
 
 
+def test_autocast_and_coarse_products_around_change_nothing():
+    prediction = DensePrediction(torch.randn(9, 6, 7, generator=torch.Generator().manual_seed(6)), (150, 160))
+    expected, precision, threads = full_scores(prediction, (99, 98)), "medium", torch.get_num_threads()
+    ids = label_map(prediction)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(full_scores(prediction, (99, 98)), expected) and torch.equal(label_map(prediction), ids)
+        assert torch.get_float32_matmul_precision() == precision and torch.get_num_threads() == threads
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_scores_that_are_not_numbers_are_refused(bad):
     logits = torch.zeros(2, 3, 3)
@@ -260,8 +274,11 @@ def test_rows_and_classes_must_fit():
         label_map(DensePrediction(torch.zeros(2, 3, 3), (9, 9)), Readout(), torch.tensor([0, 1]), 1)
 
 
-def test_windows_must_cover_the_canvas():
+def test_windows_must_form_a_grid_that_covers_the_canvas():
     logits = torch.zeros(1, 2, 3, 3)
+    boxes = torch.tensor([[0, 0, 4, 4], [0, 1, 4, 4], [1, 0, 3, 4]])
+    with pytest.raises(ShapeError, match="3 windows do not form a grid of 2 x 2"):
+        label_map(WindowPrediction(torch.zeros(3, 2, 3, 3), boxes, (4, 5), (9, 9)))
     with pytest.raises(ShapeError, match="do not cover"):
         label_map(WindowPrediction(logits, torch.tensor([[0, 0, 4, 4]]), (4, 5), (9, 9)))
     with pytest.raises(ShapeError, match="leaves the canvas"):
