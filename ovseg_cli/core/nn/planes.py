@@ -74,7 +74,7 @@ class Plane:
         y_mix, x_mix = self.y_axis.mix(ys).to(device), self.x_axis.mix(xs).to(device)
         samples = self.samples.index_select(0, y_mix.samples).index_select(1, x_mix.samples)
         if self.mixture is not None:
-            present = samples.amax((0, 1)).nonzero().flatten()  # masks are zero nearly everywhere
+            present = samples.abs().amax((0, 1)).nonzero().flatten()  # masks are zero nearly everywhere
             samples = samples.index_select(2, present) @ self.mixture[present]
         return Block(samples, y_mix, x_mix)
 

@@ -159,7 +159,7 @@ def test_interrupted_evaluation_goes_on_where_it_was(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(Reader(fail_after=12), batch_size=4, journal=journal)
     with open(journal, "a") as stream:
-        stream.write('{"image": "p24", "counts": {"al')  # killed while writing
+        stream.write('{"image": "p23", "coun\n{"image": "p24", "counts": {"al')  # killed while writing, twice
     model = Reader()
     continued = run(model, batch_size=4, journal=journal)
     assert model.seen == 25 - 12

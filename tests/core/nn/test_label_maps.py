@@ -283,3 +283,32 @@ def test_windows_must_form_a_grid_that_covers_the_canvas():
         label_map(WindowPrediction(logits, torch.tensor([[0, 0, 4, 4]]), (4, 5), (9, 9)))
     with pytest.raises(ShapeError, match="leaves the canvas"):
         label_map(WindowPrediction(logits, torch.tensor([[0, 1, 4, 5]]), (4, 5), (9, 9)))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device; run `pytest -m gpu` where there is one")
+@pytest.mark.parametrize("kind", ["dense", "masks", "windows"])
+def test_gpu_gives_the_label_map_of_the_cpu(kind):
+    generator = torch.Generator().manual_seed(7)
+    grids, size = torch.randn(4, 30, 12, 10, generator=generator), (400, 300)
+    boxes = torch.tensor([[0, 0, 120, 100], [0, 80, 120, 100], [100, 0, 120, 100], [100, 80, 120, 100]])
+    masks, class_scores = torch.rand(6, 40, 30, generator=generator), torch.rand(6, 30, generator=generator)
+
+    def made(device):
+        return {
+            "dense": DensePrediction(grids[0].to(device), size),
+            "masks": MaskPrediction(class_scores.to(device), masks.to(device), size),
+            "windows": WindowPrediction(grids.to(device), boxes.to(device), (220, 180), size),
+        }[kind]
+
+    readouts = [
+        Readout(),
+        Readout(candidates=(1, 2, 3), seen_penalty=0.1, seen_ids=(2,)),
+        Readout(softmax_scale=4.0, threshold=0.3, background=0),
+    ]
+    rows = torch.arange(30).flip(0)
+    for on_cpu, on_gpu in zip(
+        label_maps(made("cpu"), readouts, rows), label_maps(made("cuda"), readouts, rows.cuda()), strict=True
+    ):
+        assert on_gpu.is_cuda and (on_gpu.cpu() != on_cpu).float().mean() < 1e-4
+    torch.testing.assert_close(full_scores(made("cuda"), size).cpu(), full_scores(made("cpu"), size))
