@@ -2,7 +2,8 @@
 
     python -m benchmarks.counting
 
-One 512 x 683 picture, 25 classes present, 5 % ignored. All ways give the same counts, which is checked first.
+One 512 x 683 picture, 25 classes present, 5 % ignored. All ways give the same counts, which is checked first. Ours
+also checks every value and returns the non-zero cells of the picture; theirs do neither.
 """
 
 import argparse

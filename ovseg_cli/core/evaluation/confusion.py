@@ -8,11 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ovseg_cli.core.errors import DataError
+
+IntArray = NDArray[np.integer]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +40,7 @@ class Counts:
     def of_matrix(cls, matrix: NDArray[np.int64]) -> "Counts":
         """Take the non-zero cells of a (K, K) matrix."""
         flat = np.ascontiguousarray(matrix, dtype=np.int64).ravel()
-        cells = np.flatnonzero(flat)
+        cells = np.flatnonzero(flat != 0)  # flags are searched faster than counts
         return cls(cells, flat[cells], len(matrix))
 
 
@@ -61,13 +62,14 @@ def count(prediction: Tensor, label: Tensor, num_classes: int, ignore_label: int
     """
     if prediction.shape != label.shape:
         raise DataError(f"{where or 'picture'}: prediction is {_size(prediction)}, label is {_size(label)}.")
-    truth = _with_ignored_last(label.to(prediction.device), num_classes, ignore_label, where)
-    predicted = prediction.flatten().to(truth.dtype)
-    _check_predictions(predicted, num_classes, where)
-    flat = torch.bincount(truth * num_classes + predicted, minlength=(num_classes + 1) * num_classes)
-    counted = flat[: num_classes * num_classes].cpu().numpy()
-    cells = np.flatnonzero(counted)
-    return Counts(cells, counted[cells].astype(np.int64), num_classes)
+    truth = _with_ignored_last(label.cpu().numpy().ravel(), num_classes, ignore_label, where)
+    predicted = prediction.cpu().numpy().ravel()
+    _check_range(predicted, num_classes, where, "predicted id {} is not one of")
+    truth *= num_classes
+    truth += predicted
+    flat = np.bincount(truth, minlength=(num_classes + 1) * num_classes)[: num_classes * num_classes]
+    cells = np.flatnonzero(flat != 0)  # flags are searched faster than counts
+    return Counts(cells, flat[cells].astype(np.int64), num_classes)
 
 
 def add(parts: Iterable[Counts], num_classes: int) -> NDArray[np.int64]:
@@ -78,39 +80,30 @@ def add(parts: Iterable[Counts], num_classes: int) -> NDArray[np.int64]:
     return total.reshape(num_classes, num_classes)
 
 
-def _with_ignored_last(label: Tensor, num_classes: int, ignore_label: int | None, where: str) -> Tensor:
-    """Flatten a label and give its ignored pixels the id K, checking every value."""
-    truth = label.flatten()
-    if truth.dtype not in (torch.int32, torch.int64):
-        truth = truth.to(torch.int32)
-    if ignore_label is None:
-        _check_labels(truth, num_classes, ignore_label, where)
-        return truth
-    ignored = truth == ignore_label
-    _check_labels(truth.masked_fill(ignored, 0), num_classes, ignore_label, where)
-    return truth.masked_fill(ignored, num_classes)
+def _with_ignored_last(label: IntArray, num_classes: int, ignore_label: int | None, where: str) -> NDArray[np.int64]:
+    """Return a label as new int64 ids whose ignored pixels have the id K, checking every value."""
+    truth = label.astype(np.int64)
+    ignored = np.zeros(0, dtype=bool) if ignore_label is None else truth == ignore_label
+    if ignored.any():
+        truth[ignored] = 0  # a class, for the check
+    mistake = f"label value {{}} is not the ignore label {ignore_label} and not one of"
+    _check_range(truth, num_classes, where, mistake)
+    if ignored.any():
+        truth[ignored] = num_classes
+    return truth
 
 
-def _check_labels(classes: Tensor, num_classes: int, ignore_label: int | None, where: str) -> None:
-    if not classes.numel():
+def _check_range(ids: IntArray, num_classes: int, where: str, mistake: str) -> None:
+    """Refuse ids that are no class, naming one of them."""
+    if not ids.size:
         return
-    low, high = torch.aminmax(classes)
+    low, high = int(ids.min()), int(ids.max())
     if low < 0 or high >= num_classes:
-        bad = int(low) if low < 0 else int(high)
+        what = mistake.format(low if low < 0 else high)
         raise DataError(
-            f"{where or 'picture'}: label value {bad} is neither one of the {num_classes} classes "
-            f"(0 to {num_classes - 1}) nor the ignore label {ignore_label}.",
-            "Prepare the data set again, or check its class list.",
+            f"{where or 'picture'}: {what} the {num_classes} classes (0 to {num_classes - 1}).",
+            "Prepare the data set again, or check its class list." if mistake.startswith("label") else None,
         )
-
-
-def _check_predictions(predicted: Tensor, num_classes: int, where: str) -> None:
-    if not predicted.numel():
-        return
-    low, high = torch.aminmax(predicted)
-    if low < 0 or high >= num_classes:
-        bad = int(low) if low < 0 else int(high)
-        raise DataError(f"{where or 'picture'}: predicted id {bad} is not one of the {num_classes} classes.")
 
 
 def _size(tensor: Tensor) -> str:

@@ -64,7 +64,9 @@ def test_counts_stay_exact_beyond_float32():
 @pytest.mark.parametrize("value", [3, 254, -2])
 def test_label_outside_the_classes_is_named(value):
     label = torch.tensor([[0, value]])
-    with pytest.raises(DataError, match=rf"street/7: label value {value} is neither one of the 3 classes"):
+    with pytest.raises(
+        DataError, match=rf"street/7: label value {value} is not the ignore label 255 and not one of the 3 classes"
+    ):
         count(torch.zeros(1, 2, dtype=torch.int32), label, 3, 255, "street/7")
 
 
