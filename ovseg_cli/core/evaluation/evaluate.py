@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -78,7 +78,7 @@ def evaluate(
     if not names:
         raise UsageError(f"{facts.data}: subset {facts.subset} has no picture to score.")
     facts_of = {name: _completed(facts, readout, vocabulary) for name, readout in readouts.items()}
-    key = digest_of([__version__, *(json.dumps(asdict(f), sort_keys=True) for f in facts_of.values())])
+    key = _key(facts_of)
     with Journal(journal, key, vocabulary.num_classes) as done:
         todo = [i for i, name in enumerate(names) if set(done.counts.get(name, ())) != set(readouts)]
         if len(todo) < len(names):
@@ -93,6 +93,12 @@ def evaluate(
                     who = f"{facts.method} on {facts.data}"
                     check_chance(matrix, len(done.counts), readouts[main], who, reporter)
     return {name: _result(facts_of[name], name, names, done, vocabulary, data.ignore_label) for name in readouts}
+
+
+def _key(facts_of: Mapping[str, Facts]) -> str:
+    """Return a digest of all that changes counts; the same scores asked for by another command continue as well."""
+    parts = [(name, f.method, f.data, f.subset, f.seed, f.fingerprints) for name, f in facts_of.items()]
+    return digest_of([__version__, json.dumps(parts, sort_keys=True)])
 
 
 class _Clock:

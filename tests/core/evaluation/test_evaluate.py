@@ -173,6 +173,16 @@ def test_finished_journal_needs_no_model(tmp_path):
     assert run(model, journal=tmp_path / "j")["all"].matrix.sum() > 0 and model.seen == 0
 
 
+def test_another_command_for_the_same_scores_continues_them(tmp_path):
+    run(journal=tmp_path / "j")
+    model, facts = Reader(), replace(FACTS, command="ovseg eval --json", notes=("again",))
+    evaluate(model, Pictures(), VOCABULARY, TEXT, READOUTS, facts, Silent(), journal=tmp_path / "j")
+    assert model.seen == 0
+    other = replace(FACTS, fingerprints={"data": "changed"})
+    evaluate(model, Pictures(), VOCABULARY, TEXT, READOUTS, other, Silent(), journal=tmp_path / "j")
+    assert model.seen == 25
+
+
 def test_journal_of_another_evaluation_is_begun_anew(tmp_path):
     run(journal=tmp_path / "j", readouts={"all": Readout()})
     model = Reader()
