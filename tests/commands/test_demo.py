@@ -68,7 +68,7 @@ def test_full_demo_trains_each_seed_once(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setenv("OVSEG_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(demo, "QUICK_IMAGES", 4)
-    short = {"iterations": 2, "batch_size": 4, "warmup": 1, "workers": 0}
+    short = {"iterations": 2, "batch_size": 4, "warmup": 1, "workers": 0, "figure_scenes": 2}
     monkeypatch.setattr(demo, "TRAINING", short)
     request = demo.DemoRequest(tmp_path / "demo", quick=True, full_seeds=2, words="lava, snow", gpus=0)
     table = demo.run_demo(request, Silent()).tables[0].records()

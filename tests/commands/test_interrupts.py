@@ -71,7 +71,7 @@ def test_stopped_step_leaves_whole_files(
 
 def test_training_that_was_stopped_goes_on_to_its_end(world: Path, tmp_path: Path) -> None:
     arguments = ["train", "toy-clip", "--gpus", "0"]
-    for setting in ("iterations=60", "batch_size=4", "save_every=1", "workers=0"):
+    for setting in ("iterations=60", "batch_size=4", "save_every=1", "workers=0", "figure_scenes=2"):
         arguments += ["--set", setting]
     process = start(arguments, tmp_path, world)
     wait_for(tmp_path, "runs/*/checkpoints/*", process)

@@ -137,7 +137,7 @@ class Segmenter:
         """Segment one picture, (H, W, 3) uint8 RGB, by a query."""
         from ovseg_cli.core.nn.label_maps import label_map
 
-        tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+        tensor = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
         prediction = self.method.predict([tensor], query.text)[0]
         count = len(query.class_names)
         ids = label_map(prediction, query.readout, query.text.class_of_row, count).cpu().numpy()
