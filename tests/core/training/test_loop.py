@@ -127,7 +127,7 @@ def test_log_holds_mean_terms_rate_and_extras(straight):
     log = read_log(straight[1])
     assert [line["step"] for line in log] == [2, 4, 6]
     assert set(log[0]) == {"step", "fit", "size", "gradient_norm", "extra", "learning_rate"}
-    assert log[0]["extra"] == 1.0
+    assert [line["extra"] for line in log] == [1.0, 1.0, 1.0]  # means since the line before, not sums of all
     assert log[0]["learning_rate"] == pytest.approx(0.01 * 0.5)  # the rate of step 1: half of the warm-up
 
 

@@ -127,6 +127,7 @@ def test_dropped_patches_leave_a_random_half():
     kept = drop_patches(tokens, 0.5)
     assert kept.shape == (3, 8, 2)
     assert all(len(set(row.tolist())) == 8 for row in kept[..., 0])  # none twice
+    assert len({tuple(sorted(row.tolist())) for row in kept[..., 0]}) == 3  # each picture its own choice
     assert drop_patches(tokens, 0.0) is tokens and drop_patches(tokens, 0.99).shape[1] == 1
 
 
