@@ -19,7 +19,7 @@ from ovseg_cli.core.evaluation.results import Facts, Result
 from ovseg_cli.core.files import digest_of
 from ovseg_cli.core.methods.build import ModelChoice, build_method
 from ovseg_cli.core.reporter import Reporter
-from ovseg_cli.core.runs import Run, create_run, list_runs, typed_command
+from ovseg_cli.core.runs import CONFIG, Run, create_run, is_run_path, list_runs, open_run, typed_command
 from ovseg_cli.core.runtime import Folders, Runtime, open_runtime
 from ovseg_cli.core.types import Readout, Vocabulary
 
@@ -165,6 +165,7 @@ def _facts(
     request: EvalRequest,
     runtime: Runtime,
 ) -> Facts:
+    clip, seed = _clip_of(method.clip.name, request.seed)
     notes = []
     if subset in prepared.shortfall:
         have, official = prepared.shortfall[subset]
@@ -190,13 +191,24 @@ def _facts(
         subset=subset,
         run=str(run.path),
         class_split=choice.split.id if choice.split else None,
-        protocol={**protocol, "clip": method.clip.name},
+        protocol={**protocol, "clip": clip},
         fingerprints=fingerprints,
         environment=environment(runtime),
-        seed=request.seed,
+        seed=seed,
         command=typed_command(),
         notes=tuple(notes),
     )
+
+
+def _clip_of(name: str, seed: int) -> tuple[str, int]:
+    """Name and seed of a CLIP for the protocol: of one that was trained here, its trainer and its own seed.
+
+    So runs on CLIPs that differ in their seed alone share a protocol, and a report can average them.
+    """
+    if not is_run_path(name) or not (Path(name) / CONFIG).is_file():
+        return name, seed
+    made = open_run(Path(name))
+    return made.method, int(made.config["run"]["seed"])
 
 
 def environment(runtime: Runtime) -> dict[str, Any]:
