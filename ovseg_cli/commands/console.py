@@ -69,11 +69,6 @@ def say(message: str) -> None:
     _write_past_bars(message)
 
 
-def warn(message: str) -> None:
-    """Print a warning to stderr, past any progress bar."""
-    _write_past_bars(f"warning: {message}")
-
-
 def _write_past_bars(line: str) -> None:
     if "tqdm" in sys.modules:
         from tqdm import tqdm
@@ -84,7 +79,10 @@ def _write_past_bars(line: str) -> None:
 
 
 class TerminalReporter:
-    """Draws bars on a terminal and prints a plain line every few seconds elsewhere."""
+    """Draws bars on a terminal and prints a plain line every few seconds elsewhere; says nothing twice."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
 
     def track(self, items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
         """Yield the items while showing progress under the name `what`."""
@@ -98,12 +96,17 @@ class TerminalReporter:
             yield from _plain_progress(items, what, total)
 
     def say(self, message: str) -> None:
-        """Print a message."""
-        say(message)
+        """Print a message, once."""
+        self._once(message)
 
     def warn(self, message: str) -> None:
-        """Print a warning."""
-        warn(message)
+        """Print a warning, once."""
+        self._once(f"warning: {message}")
+
+    def _once(self, line: str) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            say(line)
 
 
 def _plain_progress(items: Iterable[T], what: str, total: int | None) -> Iterator[T]:

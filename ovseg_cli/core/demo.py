@@ -109,17 +109,18 @@ def run_demo(request: DemoRequest, reporter: Reporter) -> DemoOutcome:
     started = time.monotonic()
     words = check_words(request.words)
     make_folder(request.out)
-    reporter.say(f"1/4 prepare: the toy world, drawn into {request.folders.data}")
+    steps = 4 if request.full_seeds else 3
+    reporter.say(f"1/{steps} prepare: the toy world, drawn into {request.folders.data}")
     prepare(load_spec(DATA.partition(":")[0]), request.folders, reporter=reporter)
     clips = ["toy-clip"]
     if request.full_seeds:
-        reporter.say(f"2/4 train: {request.full_seeds} toy CLIPs, {estimate(request.full_seeds)}")
+        reporter.say(f"2/{steps} train: {request.full_seeds} toy CLIPs, {estimate(request.full_seeds)}")
         clips = [str(_trained(seed, request, reporter)) for seed in range(request.full_seeds)]
-    reporter.say(f"{'3' if request.full_seeds else '2'}/4 score: {len(ROWS)} rows on {DATA}")
+    reporter.say(f"{steps - 1}/{steps} score: {len(ROWS)} rows on {DATA}")
     groups = [_scored(row, clips, request, reporter) for row in ROWS]
     tables = _tables(groups)
     write_text(request.out / "table.md", render(tables, "markdown"))
-    reporter.say("4/4 draw: pictures, labelled by each row and by your words")
+    reporter.say(f"{steps}/{steps} draw: pictures, labelled by each row and by your words")
     pictures = [_compare_picture(clips[0], request, reporter), *_word_pictures(words, clips[0], request, reporter)]
     return DemoOutcome(tuple(tables), tuple(pictures), time.monotonic() - started, _next_steps(request))
 
