@@ -1,7 +1,6 @@
 """The demo: runs whole, computes what it prints, and does again only what is missing."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
