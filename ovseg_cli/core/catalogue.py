@@ -1,11 +1,14 @@
 """What there is, as tables: data sets, methods, backbones, runs."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ovseg_cli.core import registry
 from ovseg_cli.core.report.cells import Cell, Column, Table, Value
 from ovseg_cli.core.runtime import Folders
+
+if TYPE_CHECKING:
+    from ovseg_cli.core.data.specs import Spec
 
 
 def make_table(
@@ -16,26 +19,14 @@ def make_table(
 
 
 def datasets(folders: Folders) -> Table:
-    """Every label space: classes, class splits, whether it is prepared here."""
+    """Every label space, the user's own prepared ones too: classes, class splits, whether it is prepared here."""
     from ovseg_cli.core.data.dataset import prepared_names
-    from ovseg_cli.core.data.specs import load_spec, spec_names
+    from ovseg_cli.core.data.find import find_data
+    from ovseg_cli.core.data.specs import spec_names
 
-    prepared = set(prepared_names(folders))
-    rows = []
-    for name in spec_names():
-        spec = load_spec(name)
-        splits = [s.id + ("*" if s.id == spec.default_split else "") for s in spec.class_splits]
-        images = ", ".join(f"{k} {v.images:,}" for k, v in spec.subsets.items() if v.images is not None)
-        rows.append(
-            (
-                name,
-                spec.title,
-                spec.num_classes or None,
-                " ".join(splits) or None,
-                images,
-                "yes" if name in prepared else "no",
-            )
-        )
+    shipped = spec_names()
+    own = [name for name in prepared_names(folders) if name not in shipped]
+    rows = [_data_row(name, find_data(name, None, folders).spec, folders) for name in (*shipped, *own)]
     columns = (
         Column("name", "name"),
         Column("title", "title"),
@@ -45,6 +36,17 @@ def datasets(folders: Folders) -> Table:
         Column("prepared", "prepared here"),
     )
     return make_table("Data sets", columns, rows, ("* the split taken where none is named",))
+
+
+def _data_row(name: str, spec: "Spec", folders: Folders) -> tuple[Value, ...]:
+    from ovseg_cli.core.data.dataset import describe
+
+    splits = [s.id + ("*" if s.id == spec.default_split else "") for s in spec.class_splits]
+    images = ", ".join(f"{k} {v.images:,}" for k, v in spec.subsets.items() if v.images is not None)
+    here = describe(folders, name)
+    counts = ", ".join(f"{subset} {count:,}" for subset, count in here.images.items())
+    state = {"prepared": counts, "missing": "no"}.get(here.state, here.state)
+    return (name, spec.title, spec.num_classes or None, " ".join(splits) or None, images, state)
 
 
 def methods() -> Table:

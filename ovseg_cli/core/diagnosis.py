@@ -133,14 +133,13 @@ def _existing_parent(path: Path) -> Path:
 
 def _data(folders: Folders) -> Iterator[Check]:
     from ovseg_cli.core.data.dataset import PreparedData, prepared_names
-    from ovseg_cli.core.data.specs import load_spec
 
     names = prepared_names(folders)
     if not names:
         yield Check("data", "note", f"nothing is prepared in {folders.data}", "ovseg prepare toy")
     for name in names:
         try:
-            prepared = PreparedData.open(load_spec(name), folders)
+            prepared = PreparedData.open_name(name, folders)
         except OvsegError as error:
             yield Check(f"data {name}", "broken", error.message, error.mend or f"ovseg prepare {name}")
         else:
