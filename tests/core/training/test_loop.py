@@ -220,8 +220,17 @@ fit(Regression(hook), settings(40, save_every=1, workers={workers}), Path({folde
 """
 
 
+@pytest.fixture
+def one_thread():
+    """Bits are those of one number of threads: here the one that SCRIPT sets."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize(("workers", "reached"), [(0, 3), (1, 9)])
-def test_killed_process_continues_bit_for_bit(tmp_path, workers, reached):
+def test_killed_process_continues_bit_for_bit(tmp_path, one_thread, workers, reached):
     script = textwrap.dedent(SCRIPT)
     values = {"tests": os.path.dirname(__file__), "folder": str(tmp_path), "workers": workers}
     process = subprocess.Popen([sys.executable, "-c", script.format(resume=False, **values)])
