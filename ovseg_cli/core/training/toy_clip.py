@@ -7,10 +7,11 @@ et al., 2023): twice as many steps for the time, and what a patch shows stays at
 needs. The last steps see scenes of the full side.
 
 Measured on scenes for tuning at 96 px, seeds 0 / 1 / 2, 9.5 minutes of one core each: true masks from block 1 named
-right .94 / .92 / .91 (stuff .89 / .85 / .88, color 1.00 / 1.00 / 1.00, pattern .98 / .98 / .95), from block 4 .60 / .52 /
-.69; R@1 of 100 .94 / .95 / .96; mIoU of raw dense features 13.2 / 8.7 / 14.8, of MaskCLIP 25.7 / 19.0 / 24.2. Seed 0
-is shipped, chosen by its first and last figure on these scenes. In 90-second probes, plain training gave MaskCLIP's
-bare value path an mIoU of 5.9, half of the patches 8.3, random windows of positions as well 13.6.
+right .94 / .92 / .91 (stuff .89 / .85 / .88, color 1.00 / 1.00 / 1.00, pattern .98 / .98 / .95), from block 4
+.60 / .52 / .69; R@1 of 100 .94 / .95 / .96; mIoU of raw dense features 13.2 / 8.7 / 14.8, of MaskCLIP
+25.7 / 19.0 / 24.2. Seed 0 is shipped, chosen by its first and last figure on these scenes. In 90-second probes, plain
+training gave MaskCLIP's bare value path an mIoU of 5.9, half of the patches 8.3, random windows of positions as well
+13.6.
 """
 
 import math
