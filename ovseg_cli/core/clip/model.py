@@ -38,7 +38,7 @@ class ClipModel(nn.Module):
         name: What the user typed, for instance "ViT-B-16/openai".
         config: open_clip's model configuration, `quick_gelu` as used.
         tokenizer: Text to ids.
-        preprocess: "mean" and "std" of RGB values between 0 and 1.
+        preprocess: "mean" and "std" of RGB values between 0 and 1; "dense_side" where the file names one.
         recipe: How the weights were made, where the file says so.
 
     Attributes:
@@ -94,6 +94,14 @@ class ClipModel(nn.Module):
         """Side of the square picture that the CLIP was trained on, in pixels."""
         size = self.visual.image_size
         return int(size[0] if isinstance(size, Sequence) else size)
+
+    @property
+    def dense_side(self) -> int:
+        """Side in pixels at which dense features are read unless somebody says otherwise.
+
+        What the file says, else 1.5 times the image size: SCLIP's and NACLIP's 336 for ViT-B/16.
+        """
+        return int(self.preprocess.get("dense_side") or round(1.5 * self.image_size))
 
     @property
     def patch_size(self) -> int:

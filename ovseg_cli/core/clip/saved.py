@@ -41,7 +41,7 @@ def save_clip(
         model: open_clip model (not a ClipModel).
         config: open_clip's model configuration: embed_dim, vision_cfg, text_cfg, quick_gelu.
         tokenizer: `to_json()` of the tokenizer.
-        preprocess: "mean" and "std" of RGB values between 0 and 1.
+        preprocess: "mean" and "std" of RGB values between 0 and 1; optionally "dense_side" (`ClipModel.dense_side`).
         recipe: How the weights were made.
 
     Raises:

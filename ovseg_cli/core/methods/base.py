@@ -38,7 +38,8 @@ class MethodConfig(BaseModel):
     side: int = Field(
         default=0,
         ge=0,
-        description="Length of the square or of the short side in pixels; 0 is 1.5 times the CLIP's own image size.",
+        description="Length of the square or of the short side in pixels; 0 is the CLIP's own: 1.5 times its image "
+        "size, unless its file says otherwise.",
     )
     max_long_side: int = Field(
         default=2560, ge=1, description="Pictures are scaled down where the long side would exceed this (not squares)."
@@ -90,7 +91,7 @@ class Method(nn.Module):
     def resize_rule(self) -> ResizeRule:
         """How large a picture becomes: multiples of the patch, except where windows are cut from it."""
         config = self.config
-        side = config.side or round(1.5 * self.clip.image_size)
+        side = config.side or self.clip.dense_side
         patch = 1 if config.window else self.clip.patch_size
         return ResizeRule(config.resize, side, config.max_long_side, patch)
 

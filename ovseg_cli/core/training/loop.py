@@ -227,6 +227,7 @@ class _Loop:
             "random": random_states(),
             "progress": vars(self.progress).copy(),
             "precision": str(self.dtype),
+            "threads": torch.get_num_threads(),
         }
         weights = self.task.module.state_dict()
         save_checkpoint(self.checkpoints, Checkpoint(self.progress.step, weights, state))
@@ -241,4 +242,10 @@ class _Loop:
         saved, self.dtype = checkpoint.state["precision"], self.dtype
         if saved != str(self.dtype):
             self.reporter.warn(f"{self.task.name}: the run began in {saved} and continues in {self.dtype}.")
+        threads = checkpoint.state["threads"]
+        if self.device.type == "cpu" and threads != torch.get_num_threads():
+            self.reporter.warn(
+                f"{self.task.name}: the run began with {threads} threads and continues with {torch.get_num_threads()}; "
+                f"for the very same bits set OMP_NUM_THREADS={threads}."
+            )
         set_random_states(checkpoint.state["random"])

@@ -192,7 +192,7 @@ def train_toy_clip(
         "cpu_minutes": round(progress.cpu_seconds / 60, 1),
         "figures": figures,
     }
-    preprocess = {"mean": list(OPENAI_MEAN), "std": list(OPENAI_STD)}
+    preprocess = {"mean": list(OPENAI_MEAN), "std": list(OPENAI_STD), "dense_side": config.image_size}
     save_clip(run_folder / RUN_FILE, task.module, task.open_clip_config, task.tokenizer.to_json(), preprocess, recipe)
     write_json(run_folder / FIGURES, {"schema": 1, **recipe, **_cost(progress)})
     return figures

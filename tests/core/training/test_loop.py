@@ -204,6 +204,23 @@ def test_a_fresh_run_empties_an_old_log(tmp_path):
     assert [line["step"] for line in read_log(tmp_path)] == [2]
 
 
+@pytest.fixture
+def one_thread():
+    """Bits are those of one number of threads: here the one that SCRIPT sets."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_resuming_with_another_number_of_threads_is_said(tmp_path, one_thread):
+    fit(Regression(), settings(3), tmp_path, Silent())
+    torch.set_num_threads(2)
+    reporter = Silent()
+    fit(Regression(), settings(6), tmp_path, reporter, resume=True)
+    assert "OMP_NUM_THREADS=1" in reporter.warnings[0]
+
+
 SCRIPT = """
 import sys, time
 sys.path.insert(0, {tests!r})
@@ -218,15 +235,6 @@ def hook(step):
 
 fit(Regression(hook), settings(40, save_every=1, workers={workers}), Path({folder!r}), Silent(), resume={resume})
 """
-
-
-@pytest.fixture
-def one_thread():
-    """Bits are those of one number of threads: here the one that SCRIPT sets."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(("workers", "reached"), [(0, 3), (1, 9)])
