@@ -32,10 +32,10 @@ class OvsegGroup(TyperGroup):
             console.print_error(error)
             _fail(error, error.exit_code)
         except KeyboardInterrupt as error:
-            console.show_failure("Interrupted", "stopped by Ctrl-C; finished work is kept.", "Run it again to go on.")
+            console.show_failure("Interrupted", "stopped by Ctrl-C; finished work is kept.", _how_to_go_on(ctx))
             _fail(error, 130)
         except Terminated as error:
-            console.show_failure("Terminated", "stopped by SIGTERM; finished work is kept.", "Run it again to go on.")
+            console.show_failure("Terminated", "stopped by SIGTERM; finished work is kept.", _how_to_go_on(ctx))
             _fail(error, 143)
         except BrokenPipeError:
             _leave_quietly()
@@ -45,11 +45,29 @@ class OvsegGroup(TyperGroup):
             _unexpected(error)
 
 
+def _how_to_go_on(ctx: Any) -> str:
+    """A run of training is begun or gone on with on purpose; all other work continues by itself."""
+    suffix = " with --resume added" if ctx.invoked_subcommand == "train" else ""
+    return f"To go on, type the same command again{suffix}."
+
+
 def _usage_failure(error: Any, ctx: Any) -> None:
     """Show a usage error of the command line itself (unknown option, wrong choice); exit code 2."""
     where = getattr(error, "ctx", None) or ctx
-    console.show_failure("Error", error.format_message(), f"Try '{where.command_path} --help'.")
+    message = error.format_message().replace(": Value error, ", ": ")
+    console.show_failure("Error", message + _nearest_choice(message), f"Try '{where.command_path} --help'.")
     raise typer.Exit(getattr(error, "exit_code", 2))
+
+
+def _nearest_choice(message: str) -> str:
+    """Offer the nearest of the choices that a message lists."""
+    from ovseg_cli.core.errors import nearest
+
+    wrong, found, choices = message.partition(" is not one of ")
+    if not found:
+        return ""
+    hit = nearest(wrong.rpartition(": ")[2].strip("'"), [c.strip(" '.") for c in choices.split(",")])
+    return f" Did you mean '{hit}'?" if hit else ""
 
 
 def _unexpected(error: Exception) -> None:

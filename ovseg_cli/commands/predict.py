@@ -57,7 +57,8 @@ def predict(
     places = folders(runs=runs)
     settings = {**options.read_config(config), **options.parse_settings(set_)}
     chosen = find_data(data, None, places) if data else None
-    choice = choose_model(model, places.runs, chosen.spec if chosen else None, clip, pretrained, settings)
+    spec = chosen.spec if chosen else None
+    choice = choose_model(model, places.runs, spec, clip, pretrained, settings, recipe=False)
     if classes is None and chosen is None and choice.run is None:
         raise UsageError("there are no names to look for.", 'Give --classes "cat, dog", or --data NAME.')
     jobs = find_pictures(images, out)

@@ -16,8 +16,9 @@ def train(
     config: options.ConfigFile = None,
     set_: options.Set = None,
     resume: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Go on with this run folder where it was stopped.")
-    ] = None,
+        bool, typer.Option("--resume", help="Go on with the newest unfinished run that has the settings given.")
+    ] = False,
+    run: Annotated[Path | None, typer.Option(metavar="RUN", help="With --resume: go on with this run folder.")] = None,
     gpus: options.Gpus = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed; the same as --set seed=N.")] = None,
     runs: options.Runs = None,
@@ -28,7 +29,7 @@ def train(
     """Train a model; it can be stopped at any step and continues where it was.
 
     [dim]ovseg train toy-clip --seed 1[/dim]
-    [dim]ovseg train toy-clip --resume runs/toy-clip-toy-20260101-120000[/dim]
+    [dim]ovseg train toy-clip --seed 1 --resume[/dim]
     """
     from ovseg_cli.commands import console, views
     from ovseg_cli.core import registry
@@ -43,9 +44,10 @@ def train(
         settings["seed"] = seed
     from ovseg_cli.core.training import session
 
-    request = session.TrainRequest(method, settings, resume, gpus)
+    places = folders(runs=runs)
+    request = session.TrainRequest(method, settings, resume, run, gpus)
     if dry_run:
-        views.show_document(session.plan(request), json, title=f"plan: train {method}")
+        views.show_document(session.plan(request, places), json, title=f"plan: train {method}")
         return
-    outcome = session.train(request, folders(runs=runs), console.TerminalReporter())
+    outcome = session.train(request, places, console.TerminalReporter())
     views.show_document(outcome, json, title=f"trained {method}")

@@ -149,9 +149,13 @@ def _trained(seed: int, request: DemoRequest, reporter: Reporter) -> Path:
     ]
     if earlier and (earlier[0].path / RUN_FILE).exists():
         return earlier[0].path
-    can_resume = bool(earlier) and any((earlier[0].path / "checkpoints").glob("*"))
-    resume = earlier[0].path if can_resume else None
-    asked = TrainRequest("toy-clip", {} if resume else {**TRAINING, "seed": seed}, resume, request.gpus)
+    asked = TrainRequest(
+        "toy-clip",
+        {} if earlier else {**TRAINING, "seed": seed},
+        resume=bool(earlier),
+        run=earlier[0].path if earlier else None,
+        gpus=request.gpus,
+    )
     return Path(train(asked, request.folders, reporter)["run"])
 
 

@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -114,7 +115,9 @@ def _folders(folders: Folders) -> Iterator[Check]:
     for what, path in (("data folder", folders.data), ("runs folder", folders.runs), ("cache", folders.cache)):
         there = _existing_parent(path)
         free = shutil.disk_usage(there).free / 2**30
-        if not os.access(there, os.W_OK):
+        if not there.is_dir():
+            yield Check(what, "broken", f"{path}: {there} is a file, not a folder", "Choose another folder.")
+        elif not _can_write(there):
             yield Check(
                 what, "broken", f"{path} cannot be written", "Choose another folder, or change its permissions."
             )
@@ -122,6 +125,15 @@ def _folders(folders: Folders) -> Iterator[Check]:
             yield Check(what, "note", f"{path}: {free:.1f} GiB free", "Free some space before large data sets.")
         else:
             yield Check(what, "ok", f"{path}: {free:.0f} GiB free" + ("" if path.exists() else ", made when needed"))
+
+
+def _can_write(folder: Path) -> bool:
+    """Try it: permissions alone do not tell (a read-only disk, /proc)."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def _existing_parent(path: Path) -> Path:

@@ -30,8 +30,8 @@ class Folders:
 def folders(data_root: Path | None = None, runs: Path | None = None) -> Folders:
     """Resolve the two folders: option, else `OVSEG_DATA` / `OVSEG_RUNS`, else `datasets/` and `runs/` here."""
     return Folders(
-        data=Path(data_root or os.environ.get("OVSEG_DATA") or "datasets"),
-        runs=Path(runs or os.environ.get("OVSEG_RUNS") or "runs"),
+        data=Path(data_root or os.environ.get("OVSEG_DATA") or "datasets").expanduser(),
+        runs=Path(runs or os.environ.get("OVSEG_RUNS") or "runs").expanduser(),
     )
 
 

@@ -80,7 +80,7 @@ def test_training_that_was_stopped_goes_on_to_its_end(world: Path, tmp_path: Pat
     assert process.returncode == 143
     run = next((tmp_path / "runs").iterdir())
     assert not (run / "finished").exists() and not (run / "clip.safetensors").exists()
-    resumed = start(["train", "toy-clip", "--resume", str(run), "--gpus", "0"], tmp_path, world)
+    resumed = start([*arguments, "--resume"], tmp_path, world)
     _, err = resumed.communicate(timeout=240)
     assert resumed.returncode == 0 and "from step" in err, err
     assert (run / "finished").exists() and (run / "clip.safetensors").exists()

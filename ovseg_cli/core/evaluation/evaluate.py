@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -26,6 +26,8 @@ from ovseg_cli.core.reporter import Reporter
 from ovseg_cli.core.types import Prediction, Readout, Sample, TextFeatures, Vocabulary
 
 STAGES = ("load", "predict", "label_map", "count")
+
+Batch = tuple[list[Sample], float]  # pictures, and the seconds that they were waited for
 
 
 class Predicts(Protocol):
@@ -84,14 +86,22 @@ def evaluate(
         if len(todo) < len(names):
             reporter.say(f"{len(names) - len(todo)} of {len(names)} pictures were scored before: going on from there")
         main, checked = next(iter(readouts)), force
-        with reading(data, todo, batch_size) as batches:
-            for batch in reporter.track(batches, f"scoring {facts.data}", total=-(-len(todo) // batch_size)):
+
+        def score(batches: Iterable[Batch]) -> Iterator[Sample]:
+            """Score batch by batch; gives back each picture when it is done."""
+            nonlocal checked
+            for batch in batches:
                 _score_batch(method, batch, text, readouts, data.ignore_label, done)
                 if not checked and len(done.counts) >= min(CHANCE_IMAGES, len(names)):
                     checked = True
                     matrix = add((counts[main] for counts in done.counts.values()), vocabulary.num_classes)
                     who = f"{facts.method} on {facts.data}"
                     check_chance(matrix, len(done.counts), readouts[main], who, reporter)
+                yield from batch[0]
+
+        with reading(data, todo, batch_size) as batches:
+            for _ in reporter.track(score(batches), f"scoring {facts.data}", total=len(todo)):
+                pass
     return {name: _result(facts_of[name], name, names, done, vocabulary, data.ignore_label) for name in readouts}
 
 
@@ -118,7 +128,7 @@ class _Clock:
 
 def _score_batch(
     method: Predicts,
-    batch: tuple[list[Sample], float],
+    batch: Batch,
     text: TextFeatures,
     readouts: Mapping[str, Readout],
     ignore_label: int,

@@ -169,9 +169,9 @@ def _facts(
     notes = []
     if subset in prepared.shortfall:
         have, official = prepared.shortfall[subset]
-        notes.append(f"{choice.spec.name} {subset}: {have:,} of the official {official:,} pictures")
+        notes.append(f"Of {choice.spec.name} {subset} only {have:,} of the official {official:,} pictures are here.")
     if request.limit:
-        notes.append(f"only the first {request.limit} pictures were scored")
+        notes.append(f"Only the first {request.limit} pictures were scored.")
     protocol = {
         "method": method.config.model_dump(mode="json"),
         "templates": list(vocabulary.templates),

@@ -50,6 +50,7 @@ def choose_model(
     clip: str | None = None,
     pretrained: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    recipe: bool = True,
 ) -> ModelChoice:
     """Resolve MODEL, `--clip` and settings by the precedence of the contract.
 
@@ -60,6 +61,7 @@ def choose_model(
         clip: What `--clip` said, or None.
         pretrained: What `--pretrained` said, or None.
         settings: What `--config` and `--set` said.
+        recipe: Whether the data set's settings for its own pictures apply; not to pictures from elsewhere.
 
     Raises:
         UsageError: The method or run does not exist, or `--pretrained` stands without an architecture.
@@ -84,7 +86,8 @@ def choose_model(
             raise UsageError(f"'{model}' is not a method.", f"For the run folder type ./{model}") from error
         raise
     chosen_clip, chosen_weights = _choose_clip(run, spec, clip, pretrained)
-    merged = {**_preset_settings(spec, name, run), **(run.config.get("method", {}) if run else {}), **(settings or {})}
+    preset = _preset_settings(spec, name, run) if recipe else {}
+    merged = {**preset, **(run.config.get("method", {}) if run else {}), **(settings or {})}
     return ModelChoice(name, chosen_clip, chosen_weights, merged, run)
 
 

@@ -106,7 +106,8 @@ def find_results(name: str, folders: Folders) -> list[Result]:
     run = open_run(path)
     files = [*run.result_files(), *sorted(path.glob("seed-*/results/*.json"))]
     if not files:
-        raise NoResult(f"{path}: this run holds no result yet.", f"Score it: ovseg eval {path}")
+        how = f"ovseg eval {path}" if run.kind == "segmentation" else f"ovseg eval maskclip --clip {path}"
+        raise NoResult(f"{path}: this run holds no result yet.", f"Score it: {how}")
     return [load_result(file) for file in files]
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from ovseg_cli.core import registry
 from ovseg_cli.core.errors import UsageError
+from ovseg_cli.core.files import folder_lock
 from ovseg_cli.core.methods.build import check_settings
 from ovseg_cli.core.reporter import Reporter
-from ovseg_cli.core.runs import Run, create_run, open_run
+from ovseg_cli.core.runs import Run, create_run, list_runs, open_run
 from ovseg_cli.core.runtime import Folders, open_runtime
 
 
@@ -22,47 +23,64 @@ class TrainRequest:
     Attributes:
         trainer: Name in `registry.TRAINERS`.
         settings: What `--config` and `--set` said.
-        resume: Run folder to go on with, or None.
+        resume: Go on with a run instead of beginning one.
+        run: Which run to go on with; None: the newest unfinished one of this trainer that has the settings given.
         gpus: What `--gpus` said.
     """
 
     trainer: str
     settings: dict[str, Any]
-    resume: Path | None = None
+    resume: bool = False
+    run: Path | None = None
     gpus: int | None = None
 
 
-def plan(request: TrainRequest) -> dict[str, Any]:
+def plan(request: TrainRequest, folders: Folders) -> dict[str, Any]:
     """Check the settings and say what would be done.
 
     Raises:
-        UsageError: An unknown trainer, an unknown setting, a wrong value, or `--resume` together with settings.
-        DataError: `--resume` names a folder that is no run.
+        UsageError: An unknown trainer, an unknown setting, a wrong value, or nothing to go on with.
+        DataError: `--run` names a folder that is no run.
     """
-    config = _config(request)
+    config, run = _resolve(request, folders)
     document = {"schema": 1, "trains": request.trainer, "settings": config.model_dump(mode="json")}
-    if request.resume is not None:
-        document["resumes"] = str(request.resume)
-    return document
+    return document | ({"resumes": str(run.path)} if run else {})
 
 
-def _config(request: TrainRequest) -> Any:
+def _resolve(request: TrainRequest, folders: Folders) -> tuple[Any, Run | None]:
+    """Check the settings; find the run to go on with, if any."""
     entry = registry.lookup(registry.TRAINERS, "trainer", request.trainer)
-    settings = dict(request.settings)
-    if request.resume is not None:
-        if settings:
-            raise UsageError(
-                f"--resume {request.resume} goes on with the settings of that run, but others were given.",
-                "Leave out --set, --config and --seed, or begin a new run without --resume.",
-            )
-        run = open_run(request.resume)
+    config = check_settings(entry.load_settings(), request.settings, request.trainer)
+    if not request.resume:
+        if request.run is not None:
+            raise UsageError(f"--run {request.run} names a run to go on with.", "Add --resume.")
+        return config, None
+    run = _run_to_resume(request, config.model_dump(mode="json"), folders)
+    return check_settings(entry.load_settings(), run.config["method"], str(run.path)), run
+
+
+def _run_to_resume(request: TrainRequest, given: dict[str, Any], folders: Folders) -> Run:
+    wanted = {key: given[key] for key in request.settings}
+    if request.run is not None:
+        run = open_run(request.run)
         if run.method != request.trainer:
-            raise UsageError(
-                f"--resume {request.resume}: this is a run of {run.method}, not of {request.trainer}.",
-                f"Type: ovseg train {run.method} --resume {request.resume}",
-            )
-        settings = dict(run.config["method"])
-    return check_settings(entry.load_settings(), settings, request.trainer)
+            mend = f"Type: ovseg train {run.method} --resume --run {request.run}"
+            raise UsageError(f"--run {request.run}: this is a run of {run.method}, not of {request.trainer}.", mend)
+        if run.is_finished:
+            raise UsageError(f"--run {request.run}: this run is finished, there is nothing to go on with.")
+        if differs := [key for key, value in wanted.items() if run.config["method"].get(key) != value]:
+            what = f"--run {request.run} has another {differs[0]} ({run.config['method'].get(differs[0])})"
+            raise UsageError(f"{what} than the one given.", "Leave the settings out, or begin a new run.")
+        return run
+    for run in list_runs(folders.runs):
+        same = all(run.config["method"].get(key) == value for key, value in wanted.items())
+        if run.kind == request.trainer and not run.is_finished and same:
+            return run
+    having = " with these settings" if wanted else ""
+    raise UsageError(
+        f"--resume: there is no unfinished run of {request.trainer}{having} in {folders.runs}/.",
+        "Leave --resume out to begin one; `ovseg list runs` shows all.",
+    )
 
 
 def train(request: TrainRequest, folders: Folders, reporter: Reporter) -> dict[str, Any]:
@@ -72,27 +90,21 @@ def train(request: TrainRequest, folders: Folders, reporter: Reporter) -> dict[s
         The run folder and the figures that the trainer measured.
 
     Raises:
-        UsageError: See `plan`; or there is no checkpoint to go on from.
-        MachineError: The device or the disk.
+        UsageError: See `plan`.
+        MachineError: The device, the disk, or another process trains in this run folder.
         TrainingError: A loss is not finite; the last good checkpoint is kept.
     """
-    config = _config(request)
+    config, old = _resolve(request, folders)
     runtime = open_runtime(request.gpus, config.seed)
     for note in runtime.notes:
         reporter.say(note)
-    run = _run_folder(request, config, folders)
-    if run.is_finished:
-        raise UsageError(f"{run.path}: this run is finished, there is nothing to go on with.")
+    tables = {"method": config.model_dump(mode="json")}
+    run = old or create_run(folders.runs, request.trainer, request.trainer, "toy", tables, config.seed)
     reporter.say(f"run folder: {run.path}")
-    figures = registry.TRAINERS[request.trainer].load()(
-        config, run.path, reporter, resume=request.resume is not None, device=runtime.device
-    )
+    begun = old is not None and any((run.path / "checkpoints").glob("*"))
+    with folder_lock(run.path, "training"):
+        figures = registry.TRAINERS[request.trainer].load()(
+            config, run.path, reporter, resume=begun, device=runtime.device
+        )
     run.finish()
     return {"schema": 1, "run": str(run.path), "figures": figures}
-
-
-def _run_folder(request: TrainRequest, config: Any, folders: Folders) -> Run:
-    if request.resume is not None:
-        return open_run(request.resume)
-    tables = {"method": config.model_dump(mode="json")}
-    return create_run(folders.runs, request.trainer, request.trainer, "toy", tables, config.seed)
