@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from ovseg_cli.core.data.spec_files import Download, Encoding, Layout, License, Subset
 from ovseg_cli.core.data.spec_models import Background, ClassSpec, ClassSplit, NameVariant, OtherLabel, Preset
@@ -35,7 +35,7 @@ class Spec(Part):
         extra: Further facts; read by people only.
     """
 
-    schema_: Literal[1] = Field(alias="schema")
+    schema_: Literal[1] = Field(1, alias="schema")
     name: Slug
     title: Name
     task: Literal["semantic", "class-agnostic-masks"] = "semantic"
@@ -60,6 +60,18 @@ class Spec(Part):
     class_splits: list[ClassSplit] = []
     name_variants: list[NameVariant] = []
     extra: dict[str, Any] = {}
+    _typed: str | None = PrivateAttr(None)
+
+    @property
+    def typed(self) -> str:
+        """How a user names it on the command line: its name, or the path of a spec of the user's own."""
+        return self._typed or self.name
+
+    def typed_as(self, text: str) -> "Spec":
+        """Return the same spec for a user who typed `text`."""
+        copy = self.model_copy()
+        copy._typed = text
+        return copy
 
     @property
     def num_classes(self) -> int:
@@ -193,7 +205,7 @@ class Spec(Part):
         table = np.full(1 << (encoding.bits or 16), fill, dtype=np.int32)
         table[encoding.ignore_raw] = ignore
         table[encoding.background_raw] = background
-        if encoding.raw_ids == "train-ids" and ignore >= 0:
+        if encoding.raw_ids == "train-ids" and 0 <= ignore < len(table):
             table[ignore] = ignore
         for train_id, raw in enumerate(self.raw_ids(layout)):
             if raw is not None:

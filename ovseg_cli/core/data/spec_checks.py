@@ -29,13 +29,7 @@ def _task(spec: Spec) -> Iterator[Problem]:
     if masks:
         return
     if not spec.classes:
-        yield Problem("classes", "the list of classes is empty.", 'Add lines such as { name = "grass", raw_id = 1 }.')
-    if spec.ignore_label is None:
-        yield Problem("ignore_label", "'ignore_label' is missing.", "Add ignore_label = 255.")
-    if spec.label_dtype is None:
-        yield Problem("label_dtype", "'label_dtype' is missing.", 'Add label_dtype = "uint8".')
-    if spec.encoding is None and spec.generator is None:
-        yield Problem("encoding", "'encoding' is missing.", 'Add [encoding] with kind = "label-png" and bits = 8.')
+        yield Problem("classes", "the list of classes is empty.", 'Add classes = ["grass", "sky"].')
 
 
 def _twice(values: Sequence[object]) -> Iterator[tuple[int, int]]:

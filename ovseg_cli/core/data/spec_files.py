@@ -35,7 +35,7 @@ class Encoding(Part):
         "rle-json",
         "coco-panoptic",
         "coco-instances",
-    ]
+    ] = "label-png"
     bits: Literal[8, 16, 24] | None = None
     values: str | None = None
     rgb_rule: Literal["r//10*256+g", "r+256*g+65536*b", "color"] | None = None
@@ -80,8 +80,8 @@ class Layout(Part):
         examples: Paths of some files as they really are.
     """
 
-    id: Slug
-    source: str
+    id: Slug = "own"
+    source: str = "own"
     roots: Annotated[list[RelativePath], Field(min_length=1)] = ["."]
     subsets: dict[Slug, SubsetLayout]
     encoding: Encoding | None = None

@@ -1,21 +1,47 @@
 """How pydantic's complaints about a spec become file, key and mend."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from ovseg_cli.core.data.spec import Spec
+from ovseg_cli.core.data.spec_encodings import Problem
 from ovseg_cli.core.errors import UsageError, nearest
 
 
-def refused(shown: str, key: str, what: str, mend: str) -> UsageError:
-    """Build the error of a broken rule: file, what, mend, and the dotted key."""
-    return UsageError(f"{shown}: {what}", f"{mend} (key {key})")
+MOST_SHOWN = 6
+EXAMPLES = {
+    "name": 'name = "mine"',
+    "images": 'images = "images/train/{stem}.jpg"',
+    "subsets": 'train = { images = "images/train/{stem}.jpg", labels = "labels/train/{stem}.png" }',
+    "unseen": 'unseen = ["cat"]',
+    "id": 'id = "mine"',
+    "train_id": "train_id = 0",
+}
+
+
+def refuse(shown: str, problems: Sequence[Problem]) -> UsageError:
+    """Build the error for all that is wrong in a spec: file, what, mend and dotted key of each, one a line."""
+    first, more = problems[0], len(problems) - MOST_SHOWN
+    if len(problems) == 1:
+        return UsageError(f"{shown}: {first.what}", f"{first.mend} (key {first.key})")
+    lines = [f"  {problem.key}: {problem.what} {problem.mend}" for problem in problems[:MOST_SHOWN]]
+    rest = [f"  and {more} more"] if more > 0 else []
+    return UsageError("\n".join([f"{shown}: {len(problems)} mistakes:", *lines, *rest]))
 
 
 def refuse_types(error: ValidationError, document: dict[str, Any], shown: str) -> UsageError:
-    """Turn pydantic's first complaint into file, key and mend; unknown keys come first, since they explain the rest."""
-    found = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")[0]
+    """Turn pydantic's complaints into file, keys and mends; unknown keys come first, since they explain the rest."""
+    found = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    by_key: dict[str, Problem] = {}
+    for complaint in found:
+        problem = _problem(complaint, document)
+        by_key.setdefault(problem.key, problem)
+    return refuse(shown, list(by_key.values()))
+
+
+def _problem(found: Any, document: dict[str, Any]) -> Problem:
     place = _place(found["loc"], document)
     key, value, kind = _dotted(place), found["input"], found["type"]
     last = place[-1] if place else ""
@@ -23,19 +49,19 @@ def refuse_types(error: ValidationError, document: dict[str, Any], shown: str) -
         known = _known_keys(Spec, place[:-1])
         hit = nearest(str(last), known)
         mend = f"Did you mean '{hit}'?" if hit else f"Known: {', '.join(known)}."
-        return refused(shown, key, f"unknown key {last!r}.", mend)
+        return Problem(key, f"unknown key {last!r}.", mend)
     if kind == "missing":
-        return refused(shown, key, f"'{last}' is missing.", "Add it; a shipped spec shows how.")
+        example = EXAMPLES.get(str(last))
+        return Problem(key, f"'{last}' is missing.", f"Add {example}." if example else "Add it.")
     if kind == "literal_error":
         choices = found["ctx"]["expected"].replace("'", "")
         hit = nearest(str(value), choices.replace(" or ", ", ").split(", "))
         mend = f"Did you mean '{hit}'?" if hit else f"Use one of: {choices}."
-        return refused(shown, key, f"{last} = {value!r} is not one of: {choices}.", mend)
+        return Problem(key, f"{last} = {value!r} is not one of: {choices}.", mend)
     if kind == "string_pattern_mismatch":
-        return refused(shown, key, f"{value!r} cannot stand here.", _pattern_help(found["ctx"]["pattern"]))
-    return refused(
-        shown, key, f"{found['msg'].removeprefix('Value error, ')}, but got {_short(value)}.", "Correct this value."
-    )
+        return Problem(key, f"{value!r} cannot stand here.", _pattern_help(found["ctx"]["pattern"]))
+    what = f"{found['msg'].removeprefix('Value error, ')}, but got {_short(value)}."
+    return Problem(key, what, "Correct this value.")
 
 
 def _pattern_help(pattern: str) -> str:

@@ -11,9 +11,10 @@ from pydantic import ValidationError
 
 from ovseg_cli.core.data.spec import CANONICAL, Spec
 from ovseg_cli.core.data.spec_checks import NO_SPLIT, problems
+from ovseg_cli.core.data.spec_defaults import complete
 from ovseg_cli.core.data.spec_files import Encoding, Layout, Subset, SubsetLayout
 from ovseg_cli.core.data.spec_models import Background, ClassSpec, ClassSplit, NameVariant, Preset
-from ovseg_cli.core.data.spec_refusals import refuse_types, refused
+from ovseg_cli.core.data.spec_refusals import refuse, refuse_types
 from ovseg_cli.core.data.splits import DataChoice, own_split
 from ovseg_cli.core.errors import UsageError, nearest, unknown_name
 
@@ -84,7 +85,7 @@ def load_spec(name: str | Path) -> Spec:
     """
     text = str(name)
     if _is_path(text):
-        return _read(Path(text).expanduser(), shown=text)
+        return _read(Path(text).expanduser(), shown=text).typed_as(text)
     names = spec_names()
     if text not in names:
         also = aliases()
@@ -106,13 +107,13 @@ def _unknown_data(text: str, known: list[str]) -> UsageError:
 
 
 def _read(path: Path, shown: str) -> Spec:
-    document = _parse(path, shown)
+    document = complete(_parse(path, shown))
     try:
         spec = Spec.model_validate(document)
     except ValidationError as error:
         raise refuse_types(error, document, shown) from None
-    for problem in problems(spec):
-        raise refused(shown, problem.key, problem.what, problem.mend)
+    if found := list(problems(spec)):
+        raise refuse(shown, found)
     return spec
 
 
