@@ -3,6 +3,7 @@
 Nothing here or in the modules it imports loads torch: help, completion and usage errors must answer at once.
 """
 
+import os
 import signal
 import sys
 from typing import Annotated, Any
@@ -22,6 +23,15 @@ class OvsegGroup(TyperGroup):
         """Keep the order of work, not the alphabet."""
         return list(self.commands)
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Look at the raw words first: how errors are written, and whether help may be coloured."""
+        console.errors_as_json = "--json" in args
+        if not sys.stdout.isatty() and {"GITHUB_ACTIONS", "FORCE_COLOR", "PY_COLORS"} & set(os.environ):
+            from typer import rich_utils
+
+            rich_utils.FORCE_TERMINAL = False  # typer would colour help for these variables, without a terminal too
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command; map failures to exit codes 1 to 5, 130 and 143."""
         try:
@@ -29,13 +39,13 @@ class OvsegGroup(TyperGroup):
         except (typer.Exit, typer.Abort):
             raise
         except OvsegError as error:
-            console.print_error(error)
+            console.show_failure("Error", error.message, error.mend, error.exit_code)
             _fail(error, error.exit_code)
         except KeyboardInterrupt as error:
-            console.show_failure("Interrupted", "stopped by Ctrl-C; finished work is kept.", _how_to_go_on(ctx))
+            console.show_failure("Interrupted", "stopped by Ctrl-C; finished work is kept.", _how_to_go_on(ctx), 130)
             _fail(error, 130)
         except Terminated as error:
-            console.show_failure("Terminated", "stopped by SIGTERM; finished work is kept.", _how_to_go_on(ctx))
+            console.show_failure("Terminated", "stopped by SIGTERM; finished work is kept.", _how_to_go_on(ctx), 143)
             _fail(error, 143)
         except BrokenPipeError:
             _leave_quietly()
@@ -55,8 +65,10 @@ def _usage_failure(error: Any, ctx: Any) -> None:
     """Show a usage error of the command line itself (unknown option, wrong choice); exit code 2."""
     where = getattr(error, "ctx", None) or ctx
     message = error.format_message().replace(": Value error, ", ": ")
-    console.show_failure("Error", message + _nearest_choice(message), f"Try '{where.command_path} --help'.")
-    raise typer.Exit(getattr(error, "exit_code", 2))
+    code = int(getattr(error, "exit_code", 2))
+    mend = f"Try '{where.command_path} --help'."
+    console.show_failure("Error", message + _nearest_choice(message), mend, code)
+    raise typer.Exit(code)
 
 
 def _nearest_choice(message: str) -> str:
@@ -75,14 +87,13 @@ def _unexpected(error: Exception) -> None:
     if isinstance(error, MemoryError):
         message, code = "the machine ran out of memory.", 4
     elif isinstance(error, OSError):
-        from ovseg_cli.core.files import explain_os_error
-
-        message, code = explain_os_error(error, error.filename or "a file").message, 4
+        message, code = f"{error.filename or 'a file'}: {error.strerror or error}.", 4
     elif type(error).__name__ == "OutOfMemoryError":
         message, code = "the GPU ran out of memory. Lower --set windows_per_batch, or use --gpus 0.", 4
     else:
         message, code = f"unexpected failure, {type(error).__name__}: {error}", 1
-    console.show_failure("Error", message, None if console.debug else "Run it again with --debug for the traceback.")
+    mend = None if console.debug else "Run it again with --debug for the traceback."
+    console.show_failure("Error", message, mend, code)
     _fail(error, code)
 
 
@@ -96,8 +107,6 @@ def _fail(error: BaseException, code: int) -> None:
 
 def _leave_quietly() -> None:
     """The reader of our output went away (`| head`): that is no failure of ours."""
-    import os
-
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     raise typer.Exit(0)
 

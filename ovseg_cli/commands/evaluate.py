@@ -87,7 +87,7 @@ def evaluate(
     reporter = console.TerminalReporter()
     plan = requests.resolve(asked, places, reporter)
     if dry_run:
-        views.show_document(plan.document(), json, title="plan: eval")
+        views.show_document(plan.document(places), json, title="plan: eval")
         return
     from ovseg_cli.core.evaluation import session
 

@@ -19,6 +19,7 @@ class Entry:
     paper: str
     trained: str = "nothing"
     settings: str = ""
+    estimate: str = ""
 
     def load(self) -> Any:
         """Import and return the class."""
@@ -27,6 +28,10 @@ class Entry:
     def load_settings(self) -> Any:
         """Import and return the settings model of a trainer, without torch."""
         return _import(self.settings)
+
+    def load_estimate(self) -> Any:
+        """Import and return the function from a trainer's settings to steps, memory and disk of `--dry-run`."""
+        return _import(self.estimate)
 
 
 def _import(target: str) -> Any:
@@ -50,6 +55,7 @@ TRAINERS: dict[str, Entry] = {
         "this project",
         trained="a tiny CLIP, from scratch",
         settings="ovseg_cli.core.training.toy_clip_config:ToyClipConfig",
+        estimate="ovseg_cli.core.training.toy_clip:estimate",
     ),
 }
 

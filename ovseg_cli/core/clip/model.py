@@ -205,6 +205,20 @@ def load_clip(
     return clip.to(device)
 
 
+def parameter_count(name: str) -> int | None:
+    """Count the parameters of a CLIP by name without loading its weights; None where that cannot be known.
+
+    Args:
+        name: As in `load_clip`.
+    """
+    if name == TOY or _is_path(name):
+        path = _ASSET if name == TOY else Path(name) / RUN_FILE if Path(name).is_dir() else Path(name)
+        return sum(t.numel() for t in read_saved(path, name).state.values()) if path.is_file() else None
+    with torch.device("meta"):
+        module = build_module(weights.model_config(name.replace("/", "-")))
+    return sum(p.numel() for p in module.parameters())
+
+
 def _is_path(name: str) -> bool:
     return (
         name.endswith(".safetensors") or ("/" in name and Path(name).exists()) or name.startswith((".", "/", "runs/"))

@@ -107,7 +107,10 @@ def evaluate(
 
 def _key(facts_of: Mapping[str, Facts]) -> str:
     """Return a digest of all that changes counts; the same scores asked for by another command continue as well."""
-    parts = [(name, f.method, f.data, f.subset, f.seed, f.fingerprints) for name, f in facts_of.items()]
+    parts = [
+        (name, f.method, f.data, f.subset, f.seed, f.fingerprints, f.environment.get("device"))
+        for name, f in facts_of.items()
+    ]
     return digest_of([__version__, json.dumps(parts, sort_keys=True)])
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ovseg_cli.core.data.specs import DataChoice
 
 SCORE_SUBSET = "val"
+BYTES_A_PICTURE = 900  # of a result file, measured with 171 classes
 
 
 @dataclass(frozen=True)
@@ -56,21 +57,42 @@ class EvalPlan:
     subsets: tuple[str, ...]
     images: tuple[int, ...]
 
-    def document(self) -> dict[str, Any]:
-        """The plan for `--dry-run`."""
+    def document(self, folders: Folders) -> dict[str, Any]:
+        """The plan for `--dry-run`: paths, counts, steps, memory and disk (both estimated)."""
         rows = [
             {
                 "data": choice.label,
+                "folder": str(folders.data / choice.spec.name),
                 "subset": subset,
                 "images": images,
                 "classes": len(choice.spec.classes),
                 "method": model.method,
                 "clip": model.clip if model.pretrained is None else f"{model.clip} / {model.pretrained}",
                 "settings": model.settings,
+                "result": f"results/{result_name(choice, subset, self.request, '')}.json",
+                "disk_mib": round(images * BYTES_A_PICTURE / 2**20, 2),
             }
             for choice, model, subset, images in zip(self.data, self.models, self.subsets, self.images, strict=True)
         ]
-        return {"schema": 1, "model": self.request.model, "candidates": self.request.candidates, "steps": rows}
+        model = self.models[0]
+        run = str(model.run.path) if model.run else f"{folders.runs}/{model.method}-{self.data[0].label}-TIME"
+        memory = estimate_memory(model)
+        return {
+            "schema": 1,
+            "model": self.request.model,
+            "run": run.replace(":", "-"),
+            "candidates": self.request.candidates,
+            "memory_mib": memory,
+            "steps": rows,
+        }
+
+
+def estimate_memory(model: ModelChoice) -> int | None:
+    """Megabytes of the CLIP's weights in float32, from its file or its architecture; None where neither tells."""
+    from ovseg_cli.core.clip.model import parameter_count
+
+    count = parameter_count(model.clip)
+    return None if count is None else round(count * 4 / 2**20)
 
 
 def resolve(request: EvalRequest, folders: Folders, reporter: Reporter) -> EvalPlan:
@@ -86,6 +108,7 @@ def resolve(request: EvalRequest, folders: Folders, reporter: Reporter) -> EvalP
     models, subsets, images = [], [], []
     for choice in choices:
         _check_split(request, choice)
+        _check_words(request, choice)
         models.append(
             choose_model(request.model, folders.runs, choice.spec, request.clip, request.pretrained, request.settings)
         )
@@ -135,6 +158,15 @@ def _check_split(request: EvalRequest, choice: "DataChoice") -> None:
             f"--background-threshold: {choice.spec.name} has no background class that a pixel could become.",
             "Leave it out, or choose a data set with background (voc-21, pascal-context-60, coco-object).",
         )
+
+
+def _check_words(request: EvalRequest, choice: "DataChoice") -> None:
+    """Templates and name variants that do not exist are found before anything is made."""
+    from ovseg_cli.core.clip.prompts import resolve_templates
+
+    choice.spec.variant(request.names)
+    if request.templates:
+        resolve_templates([request.templates])
 
 
 def result_name(choice: "DataChoice", subset: str, request: EvalRequest, changed: str) -> str:

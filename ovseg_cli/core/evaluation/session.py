@@ -53,6 +53,8 @@ def score(plan: EvalPlan, folders: Folders, reporter: Reporter) -> list[Scored]:
     runtime = open_runtime(request.gpus, request.seed)
     for note in runtime.notes:
         reporter.say(note)
+    if len(runtime.devices) > 1:
+        reporter.say(f"{len(runtime.devices)} GPUs asked for: evaluation runs on one, {runtime.device}")
     methods = _Methods(runtime, reporter)
     run = plan.models[0].run or _run_of(plan, methods.get(plan.models[0]), folders)
     scored = []

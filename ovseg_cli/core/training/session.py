@@ -43,8 +43,16 @@ def plan(request: TrainRequest, folders: Folders) -> dict[str, Any]:
         DataError: `--run` names a folder that is no run.
     """
     config, run = _resolve(request, folders)
-    document = {"schema": 1, "trains": request.trainer, "settings": config.model_dump(mode="json")}
-    return document | ({"resumes": str(run.path)} if run else {})
+    entry = registry.TRAINERS[request.trainer]
+    document = {
+        "schema": 1,
+        "trains": request.trainer,
+        "run": str(run.path) if run else f"{folders.runs}/{request.trainer}-toy-TIME",
+        "resumes": run is not None,
+        **entry.load_estimate()(config),
+        "settings": config.model_dump(mode="json"),
+    }
+    return document
 
 
 def _resolve(request: TrainRequest, folders: Folders) -> tuple[Any, Run | None]:
@@ -98,6 +106,8 @@ def train(request: TrainRequest, folders: Folders, reporter: Reporter) -> dict[s
     runtime = open_runtime(request.gpus, config.seed)
     for note in runtime.notes:
         reporter.say(note)
+    if len(runtime.devices) > 1:
+        reporter.say(f"{len(runtime.devices)} GPUs asked for: {request.trainer} trains on one, {runtime.device}")
     tables = {"method": config.model_dump(mode="json")}
     run = old or create_run(folders.runs, request.trainer, request.trainer, "toy", tables, config.seed)
     reporter.say(f"run folder: {run.path}")

@@ -198,6 +198,24 @@ def train_toy_clip(
     return figures
 
 
+def estimate(config: ToyClipConfig) -> dict[str, Any]:
+    """Steps, scenes, memory and disk of a training, before it begins; memory and disk in MiB.
+
+    Memory counts weights, gradients, AdamW's two moments and the tokens of a batch in every block; disk the two
+    newest checkpoints (weights and moments) and the half-precision result.
+    """
+    task = ToyClipTask(config)
+    weights = sum(p.numel() for p in task.module.parameters()) * 4
+    tokens = (config.image_size // config.patch_size) ** 2 * config.batch_size
+    activations = tokens * config.vision_width * config.vision_layers * 16 * 4
+    return {
+        "steps": config.iterations,
+        "scenes": config.iterations * config.batch_size,
+        "memory_mib": round((4 * weights + activations) / 2**20),
+        "disk_mib": round((2 * 3 * weights + weights / 2) / 2**20),
+    }
+
+
 def loop_settings(config: ToyClipConfig) -> LoopSettings:
     """Translate the config for the loop."""
     schedule = Schedule(
