@@ -18,13 +18,20 @@ def _remember_debug(value: bool) -> bool:
 
 
 def complete_data(incomplete: str) -> list[str]:
-    """Offer data set names and, after a colon, their class splits."""
-    from ovseg_cli.core.data import specs
+    """Offer data set names, the user's own ones too, and, after a colon, their class splits."""
+    from ovseg_cli.core import runtime
+    from ovseg_cli.core.data import find, specs
+    from ovseg_cli.core.errors import OvsegError
 
+    places = runtime.folders()
     name, colon, _ = incomplete.partition(":")
-    if colon:
-        return [f"{name}:{split.id}" for split in specs.load_spec(name).class_splits]
-    return [known for known in specs.spec_names() if known.startswith(incomplete)]
+    if not colon:
+        return [known for known in (*specs.spec_names(), *find.own_names(places)) if known.startswith(incomplete)]
+    try:
+        choice = find.find_data(f"{name}:{specs.NO_SPLIT}", None, places)
+    except OvsegError:  # nothing to offer for a name that does not exist
+        return []
+    return [f"{name}:{split.id}" for split in choice.spec.class_splits]
 
 
 def complete_model(incomplete: str) -> list[str]:

@@ -13,7 +13,7 @@ def prepare(
         str,
         typer.Argument(
             metavar="DATASET",
-            help="Name of a data set, or path of a spec (.toml).",
+            help="Name of a data set, or path of a spec of your own (.toml).",
             autocompletion=options.complete_data,
         ),
     ],
@@ -36,11 +36,11 @@ def prepare(
 
     from ovseg_cli.commands import console, views
     from ovseg_cli.core.data import prepare as preparation
-    from ovseg_cli.core.data.specs import parse_data
+    from ovseg_cli.core.data.find import find_data
     from ovseg_cli.core.runtime import folders
 
-    spec = parse_data(dataset).spec
     places = folders(data_root)
+    spec = find_data(dataset, None, places).spec
     reporter = console.TerminalReporter()
     count = workers or max(1, len(os.sched_getaffinity(0)))
     if dry_run:

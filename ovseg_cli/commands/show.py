@@ -18,6 +18,7 @@ def show(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="A method, a data set, or `toy-clip`.", autocompletion=_complete)
     ],
+    data_root: options.DataRoot = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -28,8 +29,9 @@ def show(
     """
     from ovseg_cli.commands import console, views
     from ovseg_cli.core import explanation
+    from ovseg_cli.core.runtime import folders
 
-    document = explanation.explain(name)
+    document = explanation.explain(name, folders(data_root))
     if json:
         console.print_json(document.record())
     else:

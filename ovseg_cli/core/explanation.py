@@ -11,6 +11,7 @@ from ovseg_cli.core.report.cells import Column, Table
 
 if TYPE_CHECKING:
     from ovseg_cli.core.data.specs import ClassSplit, Spec
+    from ovseg_cli.core.runtime import Folders
 
 
 @dataclass(frozen=True)
@@ -36,23 +37,28 @@ class Explanation:
         return {"schema": 1, "name": self.name, "title": self.title, "facts": facts, "tables": tables}
 
 
-def explain(name: str) -> Explanation:
+def explain(name: str, places: "Folders") -> Explanation:
     """Explain a method, a trainer or a data set.
+
+    Args:
+        name: What was typed; a data set may carry its class split, `NAME:CLASS_SPLIT`.
+        places: Where the user's own data sets lie, once they are prepared.
 
     Raises:
         UsageError: The name is none of them; the nearest is offered.
     """
-    from ovseg_cli.core.data.specs import aliases, parse_data, spec_names
+    from ovseg_cli.core.data.find import find_data, own_names
+    from ovseg_cli.core.data.specs import aliases, spec_names
 
     if name in registry.METHODS:
         return _explain_method(name)
     if name in registry.TRAINERS:
         return _explain_trainer(name)
-    stem = name.partition(":")[0]
-    if stem in spec_names() or stem in aliases() or name.endswith(".toml") or "/" in name:
-        choice = parse_data(name)
+    data = [*spec_names(), *aliases(), *own_names(places)]
+    if name.partition(":")[0] in data or ".toml" in name or "/" in name:
+        choice = find_data(name, None, places)
         return _explain_data(choice.spec, choice.split)
-    raise unknown_name("name", name, [*registry.METHODS, *registry.TRAINERS, *spec_names(), *aliases()])
+    raise unknown_name("name", name, [*registry.METHODS, *registry.TRAINERS, *data])
 
 
 SETTING_COLUMNS = (
@@ -79,7 +85,22 @@ def _docstring_of(item: Any) -> str:
     import inspect
     import sys
 
-    return inspect.cleandoc(sys.modules[item.__module__].__doc__ or "")
+    return joined_lines(inspect.cleandoc(sys.modules[item.__module__].__doc__ or ""))
+
+
+def joined_lines(text: str) -> str:
+    """Join the lines of each paragraph and of each list item; indented blocks stay as they are."""
+    lines = [""]
+    for line in text.splitlines():
+        is_item = line.lstrip().startswith(("- ", "* "))
+        in_item = lines[-1].lstrip().startswith(("- ", "* "))
+        begins = not line.strip() or not lines[-1] or is_item or (line.startswith(" ") and not in_item)
+        follows_block = lines[-1].startswith(" ") and not in_item
+        if begins or follows_block or (in_item and not line.startswith(" ")):
+            lines.append(line)
+        else:
+            lines[-1] += f" {line.strip()}"
+    return "\n".join(lines[1:])
 
 
 def _explain_trainer(name: str) -> Explanation:
@@ -104,7 +125,7 @@ def _explain_data(spec: "Spec", split: "ClassSplit | None") -> Explanation:
     background = f"train id {spec.background.train_id}: {spec.background.meaning}" if spec.background else "none"
     facts.append(("background", background))
     for subset, part in spec.subsets.items():
-        count = "unknown" if part.images is None else f"{part.images:,} images"
+        count = "no official count" if part.images is None else f"{part.images:,} images"
         facts.append((f"subset {subset}", f"{count}{'; ' + part.note if part.note else ''}"))
     if spec.encoding:
         facts.append(
@@ -127,6 +148,8 @@ def _data_tables(spec: "Spec", split: "ClassSplit | None") -> Iterable[Table]:
         columns = (Column("names", "--names"), Column("source", "source"), Column("note", "note"))
         variants = [(v.id, v.source, v.note) for v in spec.name_variants]
         yield make_table("Class names as papers write them", columns, variants)
+    if spec.layouts:
+        yield _layout_table(spec)
     if spec.classes:
         yield _class_table(spec, split)
 
@@ -144,7 +167,23 @@ def _split_table(spec: "Spec") -> Table:
         names = ", ".join(s.unseen[:24]) + (f" and {len(s.unseen) - 24} more" if len(s.unseen) > 24 else "")
         mark = " *" if s.id == spec.default_split else ""
         rows.append((s.id + mark, len(spec.seen_ids(s)), len(s.unseen), names, ", ".join(s.sources)))
-    return make_table("Class splits", columns, rows, ("* the split taken where none is named",))
+    return make_table("Class splits", columns, rows, ("* marks the split that is taken where none is named.",))
+
+
+def _layout_table(spec: "Spec") -> Table:
+    from ovseg_cli.core.data.layout import is_readable
+
+    columns = (
+        Column("layout", "layout"),
+        Column("source", "used by"),
+        Column("labels", "labels below --source DIR"),
+        Column("readable", "converted here"),
+    )
+    rows = []
+    for layout in spec.layouts:
+        labels = dict.fromkeys(part.labels or "none" for part in layout.subsets.values())
+        rows.append((layout.id, layout.source, ", ".join(labels), "yes" if is_readable(spec, layout) else "not yet"))
+    return make_table("Where files may lie (ovseg prepare finds out which)", columns, rows)
 
 
 def _class_table(spec: "Spec", split: "ClassSplit | None") -> Table:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ovseg_cli.core.data.commands import prepare_command
 from ovseg_cli.core.data.images import load_image, load_label
 from ovseg_cli.core.data.index import Entry, fingerprint, read_index
 from ovseg_cli.core.data.labels import hide
@@ -54,16 +55,17 @@ class PreparedData:
             DataError: It is not prepared, only half, or its spec has changed since.
         """
         root = data_root(folders, spec.name)
-        manifest = read_manifest(root, spec.name)
+        manifest = read_manifest(root, spec.name, prepare_command(spec))
+        again = f"Prepare it again: {_again(spec, manifest)}"
         if manifest.get("spec_digest") != spec.digest():
             raise DataError(
                 f"{root}: the spec of '{spec.name}' has changed since this was prepared (its classes, raw values or "
                 "encoding).",
-                f"Prepare it again: ovseg prepare {spec.name}",
+                again,
             )
         marks = {name: str(facts.get("fingerprint")) for name, facts in manifest["subsets"].items()}
         if total_fingerprint(marks) != manifest.get("fingerprint"):
-            raise DataError(f"{root}: the manifest contradicts itself.", f"Prepare it again: ovseg prepare {spec.name}")
+            raise DataError(f"{root}: the manifest contradicts itself.", again)
         return cls(spec, root, manifest)
 
     @classmethod
@@ -71,7 +73,7 @@ class PreparedData:
         """Open a prepared data set by name, a user's own ones too, with the spec that it was prepared with."""
         root = data_root(folders, name)
         read_manifest(root, name)
-        return cls.open(load_spec(root / SPEC), folders)
+        return cls.open(load_spec(root / SPEC).typed_as(name), folders)
 
     @property
     def fingerprint(self) -> str:
@@ -106,7 +108,7 @@ class PreparedData:
             raise unknown_name(f"subset of {self.spec.name}", name, self.subsets)
         entries = list(read_index(self.root, name).values())
         if fingerprint(entries) != self.manifest["subsets"][name]["fingerprint"]:
-            raise DataError(f"{self.root}: the index of subset '{name}' does not belong to the manifest.", self._mend())
+            raise DataError(f"{self.root}: the index of subset '{name}' does not belong to the manifest.", self.mend)
         folder, hidden = "labels", tuple(self.spec.hidden_ids(split))
         if split is not None and all(entry.seen.get(split.id) == split.digest() for entry in entries):
             folder, hidden = f"labels-{split.id}", ()
@@ -114,8 +116,14 @@ class PreparedData:
         data.require_files()
         return data
 
-    def _mend(self) -> str:
-        return f"Prepare it again: ovseg prepare {self.spec.name}"
+    @property
+    def mend(self) -> str:
+        """What a user does about missing or changed files."""
+        return f"Prepare it again: {_again(self.spec.typed_as(self.spec.name), self.manifest)}"
+
+
+def _again(spec: Spec, manifest: dict[str, Any]) -> str:
+    return prepare_command(spec, known=isinstance(manifest.get("source"), str))
 
 
 @dataclass(frozen=True)
@@ -225,7 +233,7 @@ class SegmentationData:
         Raises:
             DataError: The first file that is missing or changed.
         """
-        mend = f"Prepare it again: ovseg prepare {self.spec.name}"
+        mend = self.data.mend
         for entry in self.entries:
             image, label = self.data.root / entry.image, self.label_path(entry)
             if not image.exists():
@@ -248,6 +256,6 @@ class SegmentationData:
             raise DataError(
                 f"{self.data.root / what}: {values.shape[1]} x {values.shape[0]} pixels, but {entry.width} x "
                 f"{entry.height} when it was prepared.",
-                f"Prepare it again: ovseg prepare {self.spec.name}",
+                self.data.mend,
             )
         return values

@@ -4,19 +4,21 @@ Nothing is written here; `prepare` and `--dry-run` share it.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ovseg_cli.core.data.check import is_training
+from ovseg_cli.core.data.commands import prepare_command
 from ovseg_cli.core.data.convert import Converter, Drawer, Maker
 from ovseg_cli.core.data.images import encode_png
 from ovseg_cli.core.data.index import Entry, read_index
 from ovseg_cli.core.data.labels import SeenLabels
-from ovseg_cli.core.data.layout import Found, find_layout, is_readable, mark_of, unreadable
+from ovseg_cli.core.data.layout import Found, can_be_read, downloads, find_layout, mark_of, unreadable
 from ovseg_cli.core.data.manifest import data_root, read_manifest
 from ovseg_cli.core.data.pairing import Item, pair
 from ovseg_cli.core.data.problems import Problem
 from ovseg_cli.core.data.spec import Spec
+from ovseg_cli.core.data.specs import aliases, load_spec, spec_names
 from ovseg_cli.core.errors import DataError, UsageError
 from ovseg_cli.core.files import digest_of
 from ovseg_cli.core.registry import GENERATORS, lookup
@@ -75,21 +77,24 @@ def make_job(spec: Spec, folders: Folders, source: Path | None = None, write: bo
 
     Raises:
         DataError: No source is known, it is missing, or no known layout is in it.
-        UsageError: The source is the prepared folder itself, or labels are stored in a way that cannot be read yet.
+        UsageError: The source is the prepared folder itself, labels are stored in a way that cannot be read yet, or a
+            spec of the user's own has the name of a shipped one and means something else.
     """
+    _require_own_name(spec)
     if spec.generator is not None:
         return _drawn(spec, folders, source, write)
-    _require_readable(spec)
     root = data_root(folders, spec.name)
     source = source or _recorded_source(root)
     if source is None:
-        raise _no_source(spec)
+        raise _no_source(spec) if can_be_read(spec) else unreadable(spec)
     if source.resolve().is_relative_to(root.resolve()):
         raise UsageError(
             f"--source {source} lies inside {root}, which ovseg writes; originals are never overwritten.",
             "Move the originals to a folder of their own.",
         )
-    return _converted(spec, root, source, find_layout(spec, source), write, link)
+    found = find_layout(spec, source)
+    found = replace(found, base=found.base.absolute())  # records hold paths: however the folder is typed, they agree
+    return _converted(spec, root, source, found, write, link)
 
 
 def estimate_bytes(job: Job, todo: dict[str, list[Item]]) -> int:
@@ -166,10 +171,17 @@ def _dtype(spec: Spec) -> str:
     return spec.label_dtype or "uint8"
 
 
-def _require_readable(spec: Spec) -> None:
-    """Refuse labels that cannot be converted before anybody is asked for a folder."""
-    if spec.layouts and not any(is_readable(spec, layout) for layout in spec.layouts):
-        raise unreadable(spec, spec.layouts[0])
+def _require_own_name(spec: Spec) -> None:
+    """Keep `datasets/NAME` and every table that says NAME for what the shipped spec of that name means."""
+    if spec.typed == spec.name or spec.name not in {*spec_names(), *aliases()}:
+        return
+    shipped = load_spec(spec.name)
+    if shipped.name != spec.name or shipped.digest() != spec.digest():
+        what = f"{spec.typed}: '{spec.name}' is the name of a shipped data set, and this spec differs from it"
+        raise UsageError(
+            f"{what} (classes, raw values, ignore label or encodings).",
+            f'Give yours a name of its own, for instance name = "{spec.name}-mine".',
+        )
 
 
 def _recorded_source(root: Path) -> Path | None:
@@ -181,8 +193,8 @@ def _recorded_source(root: Path) -> Path | None:
 
 
 def _no_source(spec: Spec) -> DataError:
-    pages = "; ".join(f"{d.what}: {d.page}" for d in spec.downloads[:3])
+    pages = downloads(spec)
     return DataError(
-        f"{spec.name}: its original files are not known here.",
-        f"{f'Fetch them ({pages}), then' if pages else 'Then'} run: ovseg prepare {spec.name} --source DIR",
+        f"{spec.name}: {'no folder of original files was given' if pages else 'the folder of its files is not known'}.",
+        f"{f'Fetch them ({pages}), then run' if pages else 'Run'}: {prepare_command(spec)}",
     )

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from ovseg_cli.core.data.patterns import fixed_folder
 from ovseg_cli.core.data.spec import Spec
+from ovseg_cli.core.data.spec_defaults import LABEL_MAPS
 from ovseg_cli.core.data.spec_files import Layout, SubsetLayout
 from ovseg_cli.core.errors import DataError, UsageError
 
-READABLE = ("label-png", "label-tiff", "palette-png")
 _MOST_SUBFOLDERS = 200
 
 
@@ -45,32 +45,65 @@ def find_layout(spec: Spec, source: Path) -> Found:
         DataError: The folder is missing, or holds none of the layouts; the message lists what was looked for.
         UsageError: Only layouts are there whose labels cannot be read yet.
     """
+    if not any(is_readable(spec, layout) for layout in spec.layouts):
+        raise unreadable(spec) if spec.layouts else _no_layout(spec)
     if not source.is_dir():
         what = "this is a file, not a folder" if source.exists() else "there is no such folder"
         raise DataError(f"{source}: {what}.", f"Give the folder that holds {spec.title}: --source DIR")
-    if not spec.layouts:
-        raise UsageError(f"{spec.name}: its spec has no layout, so nothing can be found in {source}.")
     fits = [found for found in _candidates(spec, source) if found.subsets]
-    if not fits:
-        raise _not_found(spec, source)
     readable = [found for found in fits if is_readable(spec, found.layout)]
     if not readable:
-        raise unreadable(spec, fits[0].layout)
+        raise unreadable(spec, source) if fits or not can_be_read(spec) else _not_found(spec, source)
     return max(readable, key=lambda found: (found.labelled, len(found.subsets)))
 
 
 def is_readable(spec: Spec, layout: Layout) -> bool:
     """Whether labels of this layout can be converted."""
     listed = all(part.list_columns != "json-phase" for part in layout.subsets.values())
-    return listed and spec.encoding_of(layout).kind in READABLE
+    return listed and spec.encoding_of(layout).kind in LABEL_MAPS
 
 
-def unreadable(spec: Spec, layout: Layout) -> UsageError:
-    """Build the error for an encoding that is not supported."""
-    kind = spec.encoding_of(layout).kind
+def can_be_read(spec: Spec) -> bool:
+    """Whether labels can be converted as the data set's authors store them (the first layout)."""
+    return not spec.layouts or is_readable(spec, spec.layouts[0])
+
+
+def unreadable(spec: Spec, source: Path | None = None) -> UsageError:
+    """Build the error for an encoding that is not supported; `source` is where a converted form was looked for."""
+    kind = spec.encoding_of(spec.layouts[0]).kind if spec.layouts else "nothing"
+    others = [layout for layout in spec.layouts if is_readable(spec, layout)]
+    what = f"{spec.name}: its original labels are stored as {kind}, which this version cannot convert"
+    if not others:
+        return UsageError(f"{what}.", f"It converts {', '.join(LABEL_MAPS)}.")
+    places = ", ".join(dict.fromkeys(_labels_of(layout) for layout in others))
+    nothing = f"; {source} holds no converted ones" if source else ""
+    word = "one of " if ", " in places else ""
     return UsageError(
-        f"{spec.name}: its labels are stored as {kind} (layout '{layout.id}'), which cannot be converted yet.",
-        f"What can be: {', '.join(READABLE)}.",
+        f"{what}{nothing}.",
+        f"It reads what other code has converted, {word}{places} below --source DIR (`ovseg show {spec.name}` says "
+        f"whose). Data: {downloads(spec)}",
+    )
+
+
+def downloads(spec: Spec) -> str:
+    """Name what to fetch from where, every page once."""
+    by_page: dict[str, list[str]] = {}
+    for part in spec.downloads:
+        by_page.setdefault(part.page, []).append(part.what)
+    return "; ".join(f"{', '.join(what)}: {page}" for page, what in list(by_page.items())[:3])
+
+
+def _labels_of(layout: Layout) -> str:
+    """Return the folder that holds a layout's label maps."""
+    part = next(iter(layout.subsets.values()))
+    return fixed_folder(part.labels or part.images) + "/"
+
+
+def _no_layout(spec: Spec) -> UsageError:
+    return UsageError(
+        f"{spec.typed}: the spec does not say where the files lie.",
+        "Add [[layouts]] and below it [layouts.subsets] with lines such as "
+        'train = { images = "images/train/{stem}.jpg", labels = "labels/train/{stem}.png" }',
     )
 
 
@@ -94,8 +127,8 @@ def _not_found(spec: Spec, source: Path) -> DataError:
     marks = [mark_of(part) for layout in spec.layouts for part in list(layout.subsets.values())[:2]]
     marks = list(dict.fromkeys(marks))
     more = f" and {len(marks) - 8} more" if len(marks) > 8 else ""
-    pages = "; ".join(d.page for d in spec.downloads[:2])
+    pages = downloads(spec)
     return DataError(
         f"{source}: no known layout of {spec.name} is there; looked for {', '.join(marks[:8])}{more}.",
-        f"Name the folder that holds them with --source DIR.{f' The data: {pages}' if pages else ''}",
+        f"Name the folder that holds them with --source DIR.{f' Data: {pages}' if pages else ''}",
     )

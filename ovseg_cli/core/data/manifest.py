@@ -33,14 +33,20 @@ def total_fingerprint(by_subset: dict[str, str]) -> str:
     return digest_of(["data-1", *(part for name in sorted(by_subset) for part in (name, by_subset[name]))])
 
 
-def read_manifest(root: Path, name: str | None = None) -> dict[str, Any]:
+def read_manifest(root: Path, name: str | None = None, command: str | None = None) -> dict[str, Any]:
     """Read a manifest.
+
+    Args:
+        root: Folder of the data set.
+        name: Its name; None takes the folder's.
+        command: What prepares it, as the user would type it.
 
     Raises:
         DataError: The data set is not prepared, only half, or by another version; the message has the command.
     """
     name = name or root.name
-    mend = f"Prepare it: ovseg prepare {name}"
+    command = command or f"ovseg prepare {name}"
+    mend = f"Prepare it: {command}"
     path = root / MANIFEST
     if not path.exists():
         half = (root / "index").is_dir()
@@ -52,7 +58,7 @@ def read_manifest(root: Path, name: str | None = None) -> dict[str, Any]:
         or manifest.get("schema") != SCHEMA
         or not isinstance(manifest.get("subsets"), dict)
     ):
-        raise DataError(f"{path}: this is not a manifest of version {SCHEMA}.", f"Prepare again: ovseg prepare {name}")
+        raise DataError(f"{path}: this is not a manifest of version {SCHEMA}.", f"Prepare again: {command}")
     return manifest
 
 

@@ -16,6 +16,7 @@ import tomli_w
 
 from ovseg_cli import __version__
 from ovseg_cli.core.data import check
+from ovseg_cli.core.data.commands import prepare_command
 from ovseg_cli.core.data.convert import Outcome
 from ovseg_cli.core.data.index import (
     SCHEMA,
@@ -107,10 +108,20 @@ def prepare(
     with folder_lock(job.root, f"preparing {spec.name}"):
         require_own_folder(job.root)
         sweep(job.root)
+        _tell_what_changed(job, reporter)
         if job.source is not None and not can_link(job.root):
             reporter.say(f"{job.root}: links are impossible here, so the pictures are copied.")
             job = make_job(spec, folders, source, link=False)
         return _prepare(job, reporter, workers, started)
+
+
+def _tell_what_changed(job: Job, reporter: Reporter) -> None:
+    """Say so where a folder was prepared under another label space: all of it is replaced."""
+    with contextlib.suppress(DataError):
+        if read_manifest(job.root).get("spec_digest") != job.spec.digest():
+            reporter.say(
+                f"{job.root} was prepared with another '{job.spec.name}' (its spec differs): all is made again."
+            )
 
 
 def _prepare(job: Job, reporter: Reporter, workers: int, started: float) -> PreparedReport:
@@ -122,6 +133,7 @@ def _prepare(job: Job, reporter: Reporter, workers: int, started: float) -> Prep
     if made or stale:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(job.root / MANIFEST)
+    write_text(job.root / SPEC, _spec_text(job.spec))
     problems, subsets = list(job.problems), {}
     for subset, items in job.items.items():
         entries = _make_subset(job, subset, finished[subset], left[subset], problems, reporter, workers)
@@ -162,11 +174,10 @@ def _outcomes(job: Job, subset: str, left: list[Item], workers: int) -> Any:
 
 
 def _finish(job: Job, subsets: dict[str, list[Entry]], made: int, reporter: Reporter, started: float) -> PreparedReport:
-    """Write captions, spec and, last, the manifest."""
+    """Write captions and, last, the manifest."""
     report = make_report(job.spec, job.root, subsets, made, [*job.warnings, *check.findings(job.spec, subsets)])
     for subset, entries in subsets.items():
         _write_captions(job.root, subset, entries)
-    write_text(job.root / SPEC, _spec_text(job.spec))
     facts = {
         name: {
             "images": report.images[name],
@@ -208,10 +219,13 @@ def _check(
     if source is not None:
         return _check_source(make_job(spec, folders, source, write=False), reporter, workers, started)
     root = data_root(folders, spec.name)
-    manifest = read_manifest(root, spec.name)
-    command = f"ovseg prepare {spec.name}"
+    manifest = read_manifest(root, spec.name, prepare_command(spec))
+    command = prepare_command(spec.typed_as(spec.name), known=isinstance(manifest.get("source"), str))
     if manifest.get("spec_digest") != spec.digest():
-        raise DataError(f"{root}: the spec of '{spec.name}' has changed since this was prepared.", f"Run: {command}")
+        raise DataError(
+            f"{root}: the spec of '{spec.name}' has changed since this was prepared.",
+            f"Run: {prepare_command(spec, known=True)}",
+        )
     job_seen = {split.id: split for split in spec.class_splits}
     subsets = {name: list(read_index(root, name).values()) for name in manifest["subsets"]}
     ignore = 255 if spec.ignore_label is None else spec.ignore_label
@@ -240,8 +254,7 @@ def _check_source(job: Job, reporter: Reporter, workers: int, started: float) ->
             results.append(outcome)
         subsets[subset] = [outcome.entry for outcome in results if outcome.entry]
     if problems:
-        command = f"ovseg prepare {job.spec.name} --source {job.source} --check"
-        raise BrokenData(job.spec.name, problems, None, command)
+        raise BrokenData(job.spec.name, problems, None, f"{prepare_command(job.spec, job.source)} --check")
     warnings = [*job.warnings, *check.findings(job.spec, subsets)]
     report = make_report(job.spec, job.root, subsets, sum(map(len, subsets.values())), warnings)
     for warning in report.warnings:
@@ -257,8 +270,7 @@ def _refuse(job: Job, problems: list[Problem]) -> None:
     """List all problems in a file and raise; what was prepared stays."""
     listed = job.root / PROBLEMS
     write_text(listed, "".join(f"{problem}. {problem.mend}".rstrip() + "\n" for problem in problems))
-    source = f" --source {job.source}" if job.source else ""
-    raise BrokenData(job.spec.name, problems, listed, f"ovseg prepare {job.spec.name}{source}")
+    raise BrokenData(job.spec.name, problems, listed, prepare_command(job.spec, job.source))
 
 
 def _write_captions(root: Path, subset: str, entries: list[Entry]) -> None:

@@ -214,8 +214,9 @@ class Spec(Part):
 
     def digest(self) -> str:
         """Fingerprint of everything that changes converted labels: classes, raw values, ignore label, encodings."""
+        by_color = any(e.rgb_rule == "color" for e in [self.encoding_of(), *self._own_encodings()])
         parts: dict[str, Any] = {
-            "classes": [[c.name, c.raw_id, c.color] for c in self.classes],
+            "classes": [[c.name, c.raw_id, c.color if by_color else None] for c in self.classes],
             "ignore": [self.ignore_label, self.label_dtype],
             "background": self.background.train_id if self.background else None,
             "encodings": [

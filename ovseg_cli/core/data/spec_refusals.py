@@ -9,7 +9,6 @@ from ovseg_cli.core.data.spec import Spec
 from ovseg_cli.core.data.spec_encodings import Problem
 from ovseg_cli.core.errors import UsageError, nearest
 
-
 MOST_SHOWN = 6
 EXAMPLES = {
     "name": 'name = "mine"',

@@ -128,9 +128,9 @@ def test_drawn_data_takes_no_source(tmp_path: Path) -> None:
 
 
 def test_no_source_at_all_says_how_to_give_one(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="original files are not known") as caught:
+    with pytest.raises(DataError, match="the folder of its files is not known") as caught:
         prepare(make_spec(tmp_path), folders_of(tmp_path))
-    assert "ovseg prepare mini --source DIR" in str(caught.value)
+    assert "mini.toml --source DIR" in str(caught.value)
 
 
 def test_two_files_of_one_name_are_a_problem(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_check_finds_what_happened_after_the_preparation(tmp_path: Path, row: st
 
 
 def test_check_of_unprepared_data_says_how_to_prepare(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="'mini': it is not prepared.*ovseg prepare mini"):
+    with pytest.raises(DataError, match=r"'mini': it is not prepared.*ovseg prepare \S*mini\.toml --source DIR"):
         prepare(make_spec(tmp_path), folders_of(tmp_path), check_only=True)
 
 

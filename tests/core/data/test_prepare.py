@@ -139,7 +139,7 @@ def test_interrupted_preparation_goes_on(tmp_path: Path, spec: Spec, error: type
     assert describe(folders, "mini").state == "unfinished" and prepared_names(folders) == []
     with pytest.raises(DataError, match="preparation was not finished") as caught:
         PreparedData.open(spec, folders)
-    assert "ovseg prepare mini" in str(caught.value)
+    assert "mini.toml --source DIR" in str(caught.value)
     again = Counting()
     prepare(spec, folders, source, again)
     assert again.seen == 2
@@ -324,7 +324,7 @@ def test_last_prepared_is_the_newest_even_if_nothing_was_left_to_do(tmp_path: Pa
 
 
 def test_encodings_to_come_are_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="sa-1b: its labels are stored as rle-json") as caught:
+    with pytest.raises(UsageError, match="sa-1b: its original labels are stored as rle-json") as caught:
         prepare(load_spec("sa-1b"), folders_of(tmp_path), tmp_path)
     assert "label-png" in str(caught.value.mend)
     assert not (tmp_path / "datasets").exists()
