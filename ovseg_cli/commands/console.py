@@ -6,19 +6,20 @@ plain lines. `NO_COLOR` is honoured by rich; tqdm draws no colours.
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
 from typing import TYPE_CHECKING, Any, TypeVar
-
-from ovseg_cli.core.errors import OvsegError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 T = TypeVar("T")
 debug = False
-PLAIN_WIDTH = 200
+errors_as_json = False
+KINDS = {2: "usage", 3: "data", 4: "environment", 5: "bound", 130: "interrupted", 143: "terminated"}
+PLAIN_WIDTH = 200  # of tables where there is no terminal at all
 LINE_EVERY_SECONDS = 10.0
 
 
@@ -36,8 +37,52 @@ def _console(stream: Any) -> "Console":
     from rich.console import Console
 
     is_terminal = hasattr(stream, "isatty") and stream.isatty()
-    width = None if is_terminal or os.environ.get("COLUMNS") else PLAIN_WIDTH
-    return Console(file=stream, width=width, force_terminal=is_terminal, highlight=False, soft_wrap=not is_terminal)
+    console = Console(
+        file=stream if is_terminal else _Stripped(stream),
+        width=_asked_width() or (None if is_terminal else _terminal_width() or PLAIN_WIDTH),
+        force_terminal=is_terminal,
+        highlight=False,
+        soft_wrap=not is_terminal,
+    )
+    console.on_broken_pipe = _pass_on_broken_pipe  # type: ignore[method-assign]
+    return console
+
+
+def _pass_on_broken_pipe() -> None:
+    """Let `app` answer it: rich would exit with 1, as if a reader that left early were a failure."""
+    raise BrokenPipeError
+
+
+class _Stripped:
+    """A stream that leaves out the blanks with which lines are padded."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write without blanks at the ends of lines."""
+        self._stream.write(re.sub(r"[ \t]+(?=\n|$)", "", text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _asked_width() -> int | None:
+    """Width that the environment asks for."""
+    text = os.environ.get("COLUMNS", "")
+    return int(text) if text.isdecimal() and int(text) > 0 else None
+
+
+def _terminal_width() -> int | None:
+    """Width of the terminal that a piped command runs in; None where there is none, as in CI."""
+    try:
+        if sys.stderr.isatty():
+            return os.get_terminal_size(sys.stderr.fileno()).columns or None
+        with open("/dev/tty") as terminal:
+            return os.get_terminal_size(terminal.fileno()).columns or None
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def print_json(document: Any) -> None:
@@ -45,13 +90,15 @@ def print_json(document: Any) -> None:
     sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n")
 
 
-def print_error(error: OvsegError) -> None:
-    """Show what, where, why and the mend: a red panel on a terminal, plain lines elsewhere."""
-    show_failure("Error", error.message, error.mend)
+def show_failure(title: str, message: str, mend: str | None = None, code: int = 1) -> None:
+    """Show what, where, why and the mend on stderr.
 
-
-def show_failure(title: str, message: str, mend: str | None = None) -> None:
-    """Show a failure on stderr."""
+    A red panel on a terminal, plain lines elsewhere; under `--json` one JSON line.
+    """
+    if errors_as_json:
+        failure = {"kind": KINDS.get(code, "unexpected"), "message": message, "mend": mend, "exit_code": code}
+        sys.stderr.write(json.dumps({"schema": 1, "error": failure}, ensure_ascii=False) + "\n")
+        return
     if not sys.stderr.isatty():
         sys.stderr.write(f"{title.lower()}: {message}\n" + (f"  {mend}\n" if mend else ""))
         return

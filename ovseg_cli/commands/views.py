@@ -17,40 +17,54 @@ if TYPE_CHECKING:
     from ovseg_cli.core.explanation import Explanation
     from ovseg_cli.core.prediction.folders import Done
     from ovseg_cli.core.report.cells import Table
+    from ovseg_cli.core.report.fitting import Fitted
 
 
-WIDE = 150  # columns; a narrower terminal has intervals below their values
-
-
-def rich_table(table: "Table") -> "RichTable":
-    """Build rich's table from ours; rows with a mark are bold."""
+def rich_table(fitted: "Fitted") -> "RichTable":
+    """Build rich's table from ours; numbers flush right."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    is_narrow = console.stdout().width < WIDE
-    headers, rows = table.texts(breaks=is_narrow)
-    drawn = RichTable(
-        title=Text(table.title, style="bold"),
-        box=SIMPLE_HEAD,
-        title_justify="left",
-        pad_edge=False,
-        padding=(0, 0) if is_narrow else (0, 1),
-    )
-    for header, place in zip(headers, table.shown_columns, strict=True):
+    table = fitted.table
+    headers, rows = table.texts()
+    drawn = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), collapse_padding=True)
+    for header, place, width in zip(headers, table.shown_columns, fitted.widths or (), strict=True):
         is_number = table.columns[place].is_number
-        drawn.add_column(header, justify="right" if is_number else "left", overflow="fold")
+        drawn.add_column(Text(header), justify="right" if is_number else "left", width=width)
     for row in rows:
         drawn.add_row(*[Text(text) for text in row])
     return drawn
 
 
 def show_table(table: "Table") -> None:
-    """Print a table and its notes to stdout."""
+    """Print a table and its notes to stdout: as wide as the console, or row by row where that is too narrow."""
+    from ovseg_cli.core.report.fitting import fit
+
     out = console.stdout()
-    out.print(rich_table(table))
-    for note in table.notes:
+    fitted = fit(table, out.width)
+    out.print(table.title, style="bold", markup=False)
+    if not table.rows:
+        out.print("None yet.", markup=False)
+    elif fitted.widths is None:
+        _show_rows(fitted.table)
+    else:
+        out.print(rich_table(fitted))
+        out.print()
+    for note in fitted.table.notes:
         out.print(note, style="dim", markup=False)
+
+
+def _show_rows(table: "Table") -> None:
+    """Print each row as lines of `header  value`."""
+    out = console.stdout()
+    headers, rows = table.texts()
+    widest = max(len(header) for header in headers)
+    for first, *rest in rows:
+        out.print(first, markup=False)
+        for header, text in zip(headers[1:], rest, strict=True):
+            out.print(f"  {header:<{widest}}  {text}", markup=False)
+        out.print()
 
 
 def show_document(document: dict[str, Any], as_json: bool, title: str) -> None:
@@ -124,7 +138,9 @@ def show_report(tables: "Sequence[Table]", form: str, out: Path | None) -> None:
     from ovseg_cli.core.report.formats import render
 
     if form == "rich" and out is None:
-        for table in tables:
+        for place, table in enumerate(tables):
+            if place:
+                console.stdout().print()
             show_table(table)
         return
     text = render(tables, "markdown" if form == "rich" else form)

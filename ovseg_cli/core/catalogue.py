@@ -35,7 +35,7 @@ def datasets(folders: Folders) -> Table:
         Column("images", "images of the full release"),
         Column("prepared", "prepared here"),
     )
-    return make_table("Data sets", columns, rows, ("* the split taken where none is named",))
+    return make_table("Data sets", columns, rows, ("* marks the split that is taken where none is named.",))
 
 
 def _data_row(name: str, spec: "Spec", folders: Folders) -> tuple[Value, ...]:
@@ -109,4 +109,5 @@ def runs(folders: Folders) -> Table:
         )
         for run in list_runs(folders.runs)
     ]
-    return make_table(f"Runs in {folders.runs}", columns, rows)
+    notes = () if rows else ("A run is made by: ovseg eval maskclip --data toy",)
+    return make_table(f"Runs in {folders.runs}", columns, rows, notes)

@@ -9,8 +9,12 @@ processing", 2020 (OKLab, the distance); Viénot, Brettel, Mollon, Color Researc
 """
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from ovseg_cli.core.data.specs import Spec
 
 _FIRST = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
 _LEVELS = np.arange(5, 256, 10)  # 26 levels a channel, 17 576 candidates
@@ -41,6 +45,18 @@ def colors(n: int, background: int | None = None) -> np.ndarray:
     if background is not None:
         table[background] = 0
     return table
+
+
+def spec_colors(spec: "Spec") -> np.ndarray:
+    """Return the colours of a data set's classes: the spec's own where every class has one, else `colors`.
+
+    Returns:
+        (K, 3) uint8 RGB.
+    """
+    own = [c.color for c in spec.classes]
+    if own and all(own):
+        return np.array(own, np.uint8)
+    return colors(spec.num_classes, spec.background.train_id if spec.background else None)
 
 
 @lru_cache(maxsize=4)

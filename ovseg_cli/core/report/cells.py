@@ -86,14 +86,10 @@ class Table:
         """Places of the columns that are printed."""
         return [i for i, column in enumerate(self.columns) if column.shown]
 
-    def texts(self, breaks: bool = False) -> tuple[list[str], list[list[str]]]:
-        """Return headers and rows as they are printed, shown columns only.
-
-        Args:
-            breaks: Put each interval on a line of its own below the value, `38.9…43.6`, for narrow terminals.
-        """
+    def texts(self) -> tuple[list[str], list[list[str]]]:
+        """Return headers and rows as they are printed, shown columns only."""
         places = self.shown_columns
-        rows = [[cell_text(row[i], self.columns[i], breaks) for i in places] for row in self.rows]
+        rows = [[cell_text(row[i], self.columns[i]) for i in places] for row in self.rows]
         return [self.columns[i].header for i in places], rows
 
     def records(self) -> list[dict[str, Any]]:
@@ -101,7 +97,7 @@ class Table:
         return [record(self.columns, row) for row in self.rows]
 
 
-def cell_text(cell: Cell, column: Column, breaks: bool = False) -> str:
+def cell_text(cell: Cell, column: Column) -> str:
     """Print one cell: `41.2 [38.9, 43.6]`, `41.2 ± 0.8`, `+1.3 * [+0.2, +2.4]`, `1,234`, `–`."""
     if cell.is_missing:
         return MISSING
@@ -112,7 +108,7 @@ def cell_text(cell: Cell, column: Column, breaks: bool = False) -> str:
         text += " *"
     if column.brackets and cell.interval is not None and all(math.isfinite(bound) for bound in cell.interval):
         low, high = (number_text(bound, column) for bound in cell.interval)
-        text += f"\n{low}…{high}" if breaks else f" [{low}, {high}]"
+        text += f" [{low}, {high}]"
     return text
 
 

@@ -49,7 +49,9 @@ def class_table(results: Sequence[Result], view: View | None = None) -> Table:
     return Table(f"Classes of {first.data}", columns, rows, (_rule_note(first, view),))
 
 
-def delta_table(result: Result, baseline: Result, view: View | None = None) -> Table:
+def delta_table(
+    result: Result, baseline: Result, view: View | None = None, labels: Sequence[str] | None = None
+) -> Table:
     """Make the table of differences in IoU, class by class, largest first, whatever their sign.
 
     Args:
@@ -57,13 +59,14 @@ def delta_table(result: Result, baseline: Result, view: View | None = None) -> T
         baseline: On the same pictures; subtracted.
         view: Rule, split, resamples: with these, each difference has its paired interval and is marked where that
             excludes 0.
+        labels: How the two are called; None takes what sets them apart.
 
     Raises:
         UsageError: The two were not scored on the same pictures and classes.
     """
     view = view or View()
     check_paired(result, baseline)
-    labels = row_labels([[result], [baseline]])
+    labels = labels or row_labels([[result], [baseline]])
     mine, theirs = (100 * class_ious(one.areas, view.rule) for one in (result, baseline))
     delta = mine - theirs
     bounds = _paired_bounds(result, baseline, view) if view.resamples else None

@@ -10,7 +10,16 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ovseg_cli.core.errors import ShapeError
-from ovseg_cli.core.report.legend import INK, PAPER, UNLABELLED, Entry, draw_legend, draw_text, legend_entries
+from ovseg_cli.core.report.legend import (
+    INK,
+    PAPER,
+    UNLABELLED,
+    Entry,
+    draw_legend,
+    draw_text,
+    legend_entries,
+    widest_entry,
+)
 from ovseg_cli.core.report.lettering import line_height, text_width, wrap
 from ovseg_cli.core.report.painting import Borders, check_sizes, paint, resize_image, resize_label, view_size
 
@@ -110,6 +119,7 @@ def side_by_side(
     borders: Borders | None = None,
     opacity: float = 0.6,
     panel: int = MIN_SIDE,
+    groups: Sequence[tuple[str, Sequence[int]]] | None = None,
 ) -> Image.Image:
     """Set pictures, ground truth and the label maps of several methods side by side, with one legend for all.
 
@@ -122,6 +132,8 @@ def side_by_side(
         borders: Border colours of some classes.
         opacity: Strength of the colours, 0 to 1.
         panel: Side in pixels of the square that each panel fits into.
+        groups: Parts of the legend, a heading and class ids each ("seen stuff", "unseen"); ids that no map holds are
+            left out, and so is a part without any. None: one legend, largest area first.
 
     Returns:
         An RGB image.
@@ -138,8 +150,29 @@ def side_by_side(
         _centred(draw, caption, gap + column * (panel + gap), band - gap // 2, panel, size)
     strips = [canvas, *(_strip(row, images, panel, gap, size) for row, images in zip(rows, painted, strict=True))]
     labels = [cell for row in rows for cell in row.cells if isinstance(cell, np.ndarray)]
-    entries = [*legend_entries(labels, names, colors, borders, shares=False), *_unlabelled(labels, ignore_label)]
-    return stack([*strips, draw_legend(entries, canvas.width, size)] if entries else strips)
+    return stack([*strips, *_legends(labels, names, colors, borders, ignore_label, groups, canvas.width, size)])
+
+
+def _legends(
+    labels: Sequence[np.ndarray],
+    names: Sequence[str],
+    colors: np.ndarray,
+    borders: Borders | None,
+    ignore_label: int | None,
+    groups: Sequence[tuple[str, Sequence[int]]] | None,
+    width: int,
+    size: int,
+) -> list[Image.Image]:
+    """Legends of all panels, one a group."""
+    found = legend_entries(labels, names, colors, borders, shares=False)
+    other = _unlabelled(labels, ignore_label)
+    if groups is None:
+        return [draw_legend([*found, *other], width, size)] if found or other else []
+    by_name = {entry.name: entry for entry in found}
+    parts = [(title, [by_name[names[i]] for i in ids if names[i] in by_name]) for title, ids in groups]
+    parts += [("", other)]
+    column = widest_entry([entry for _, entries in parts for entry in entries], size)
+    return [draw_legend(entries, width, size, title=title, column=column) for title, entries in parts if entries]
 
 
 def font_size(side: float) -> int:
@@ -185,7 +218,9 @@ def _panels(
             images.append(cell.resize((size[1], size[0]), Image.Resampling.BOX))
             continue
         check_sizes(row.image, cell)
-        images.append(paint(image, resize_label(cell, size), colors, ignore_label, borders, opacity, line=1))
+        images.append(
+            paint(image, resize_label(cell, size), colors, ignore_label, borders, opacity, line=2 if borders else 1)
+        )
     return images
 
 

@@ -1,7 +1,7 @@
 """Which results belong together: runs that differ in nothing but their seed, and the names that tell rows apart."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,31 +44,54 @@ def method_title(name: str) -> str:
     return METHODS[name].title if name in METHODS else name
 
 
-def row_labels(groups: Sequence[Group]) -> list[str]:
-    """Name each row by its method, and rows of one method on one data set by what differs in protocol or run.
+def row_labels(groups: Sequence[Group], own_columns: Collection[str] = ()) -> list[str]:
+    """Name each row by its method, and rows of one method on one data set by what sets them apart.
+
+    A setting is named where the row's value is not that of most of its rivals (of two, both name theirs; among many
+    that share a value, only the others). Rows that are still alike get the name of their run.
+
+    Args:
+        groups: One row each.
+        own_columns: Keys of the protocol that the table shows in columns of their own.
 
     Returns:
-        One label a group, all different where anything differs.
+        One label a group, all different where anything differs that no column shows.
     """
     firsts = [group[0] for group in groups]
-    labels = [method_title(first.method) for first in firsts]
-    for place, first in enumerate(firsts):
+    labels = []
+    for first in firsts:
         rivals = [r for r in firsts if (r.method, r.data, r.subset) == (first.method, first.data, first.subset)]
-        if len(rivals) > 1:
-            labels[place] += f" ({_what_differs(first, rivals)})"
+        parts = _what_differs(first, rivals, own_columns)
+        labels.append(method_title(first.method) + (f" ({', '.join(parts)})" if parts else ""))
     return labels
 
 
-def _what_differs(own: Result, rivals: Sequence[Result]) -> str:
-    flat = [_flatten(rival.protocol) for rival in rivals]
-    keys = sorted({key for one in flat for key in one if any(one.get(key) != other.get(key) for other in flat)})
-    mine = _flatten(own.protocol)
-    protocol = ", ".join(f"{key.rpartition('.')[2]} {_short(mine.get(key))}" for key in keys[:3])
-    same = [rival for rival, one in zip(rivals, flat, strict=True) if one == mine]
-    if len(same) == 1:
-        return protocol
-    run = Path(own.run).name if own.run else f"run {[id(rival) for rival in rivals].index(id(own)) + 1}"
-    return f"{protocol}, {run}" if protocol else run
+def _what_differs(own: Result, rivals: Sequence[Result], own_columns: Collection[str]) -> list[str]:
+    parts = _rare_settings([_flatten(rival.protocol) for rival in rivals], own_columns)
+    shown = [[_flatten(rival.protocol).get(key) for key in own_columns] for rival in rivals]
+    place = next(i for i, rival in enumerate(rivals) if rival is own)
+    if sum((parts[i], shown[i]) == (parts[place], shown[place]) for i in range(len(rivals))) == 1:
+        return parts[place]
+    return [*parts[place], Path(own.run).name if own.run else f"run {place + 1}"]
+
+
+def _rare_settings(protocols: Sequence[dict[str, Any]], own_columns: Collection[str]) -> list[list[str]]:
+    """For each protocol its settings that fewer than half of all share, as texts."""
+    keys = sorted({key for one in protocols for key in one} - set(own_columns))
+    names = _short_names([key for key in keys if len({str(one.get(key)) for one in protocols}) > 1])
+    rare: list[list[str]] = [[] for _ in protocols]
+    for key, name in names.items():
+        values = [str(one.get(key)) for one in protocols]
+        for texts, one, value in zip(rare, protocols, values, strict=True):
+            if 2 * values.count(value) <= len(values):
+                texts.append(f"{name} {_short(one.get(key))}")
+    return rare
+
+
+def _short_names(keys: Sequence[str]) -> dict[str, str]:
+    """Keys without the section they stand in, where that leaves them different."""
+    last = {key: key.rpartition(".")[2] for key in keys}
+    return {key: name if list(last.values()).count(name) == 1 else key for key, name in last.items()}
 
 
 def _flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -79,5 +102,5 @@ def _flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _short(value: Any) -> str:
-    text = "default" if value is None else str(value)
+    text = "none" if value is None else str(value)
     return text if len(text) <= 24 else text[:23] + "…"

@@ -89,7 +89,14 @@ def share_text(share: float) -> str:
     return f"{percent:.0f} %" if percent >= 9.95 else f"{percent:.1f} %" if percent >= 0.05 else "< 0.1 %"
 
 
-def draw_legend(entries: Sequence[Entry], width: int, size: int, most: int = 48) -> Image.Image:
+def widest_entry(entries: Sequence[Entry], size: int) -> int:
+    """Width in pixels of the widest name of a legend."""
+    return max((text_width(entry.name, size) for entry in entries), default=0)
+
+
+def draw_legend(
+    entries: Sequence[Entry], width: int, size: int, most: int = 48, title: str = "", column: int = 0
+) -> Image.Image:
     """Draw a legend in as many columns as fit.
 
     Args:
@@ -97,6 +104,8 @@ def draw_legend(entries: Sequence[Entry], width: int, size: int, most: int = 48)
         width: Width in pixels of the image that is returned.
         size: Font size in pixels.
         most: Entries beyond this many become one line "and 12 more".
+        title: Heading; may be empty.
+        column: Least width in pixels of a column's names, so that several legends stand in line.
 
     Returns:
         An RGB image, `width` wide, as high as needed.
@@ -107,13 +116,18 @@ def draw_legend(entries: Sequence[Entry], width: int, size: int, most: int = 48)
     room = max(min(width // halves - 2 * pad - swatch - gap, size * 20), size)
     texts = [_lines(entry, size, room) for entry in shown]
     widest = max((text_width(line, size) for lines in texts for line in lines), default=0)
-    column = swatch + gap + widest + 2 * gap
+    column = swatch + gap + max(widest, min(column, room)) + 2 * gap
     columns = max(1, min(len(shown) or 1, (width - 2 * pad + 2 * gap) // column))
     rows = [range(start, min(start + columns, len(shown))) for start in range(0, len(shown), columns)]
     heights = [max(len(texts[i]) for i in row) * line_height(size) + round(size * 0.35) for row in rows]
     more = len(entries) - len(shown)
-    canvas = Image.new("RGB", (width, 2 * pad + sum(heights) + (line_height(size) if more else 0)), PAPER)
+    head = line_height(size) + round(size * 0.35) if title else 0
+    tail = line_height(size) if more else 0
+    canvas = Image.new("RGB", (width, 2 * pad + head + sum(heights) + tail), PAPER)
     draw, y = ImageDraw.Draw(canvas), pad
+    if title:
+        draw_text(draw, (pad, y), title, size, MUTED)
+        y += head
     for row, height in zip(rows, heights, strict=True):
         for place, i in enumerate(row):
             _draw_entry(draw, (pad + place * column, y), shown[i], texts[i], size, gap)

@@ -11,7 +11,7 @@ from ovseg_cli.core.evaluation.results import Result
 from ovseg_cli.core.report.cells import Table
 from ovseg_cli.core.report.class_tables import class_table, delta_table
 from ovseg_cli.core.report.compare import difference_table
-from ovseg_cli.core.report.grouping import Group, group_seeds
+from ovseg_cli.core.report.grouping import Group, group_seeds, row_labels
 from ovseg_cli.core.report.tables import View, result_table
 from ovseg_cli.core.reporter import Reporter
 from ovseg_cli.core.runs import latest_run, open_run
@@ -63,7 +63,8 @@ def _differences(groups: Sequence[Group], base: Sequence[Result], view: View, pe
             continue
         tables.append(difference_table([*rivals, own], own, view))
         if per_class:
-            tables += [delta_table(group[0], own[0], view) for group in rivals]
+            *labels, last = row_labels([*rivals, own])
+            tables += [delta_table(g[0], own[0], view, (label, last)) for g, label in zip(rivals, labels, strict=True)]
     if not tables:
         raise UsageError(
             "--baseline: no other result was scored on its data with its candidates.",

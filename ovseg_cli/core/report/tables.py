@@ -16,6 +16,10 @@ RULES: dict[Rule, str] = {
     "union": "a class that is predicted but absent from the ground truth counts with IoU 0",
     "present": "a class that is absent from the ground truth is left out of the mean",
 }
+_ABSENT_NAMES = {
+    "seen": "Only seen names competed, so unseen classes cannot be predicted.",
+    "unseen": "Only unseen names competed, so seen classes cannot be predicted.",
+}
 _HEADERS = {
     "mIoU_all_stuff": "mIoU stuff",
     "mIoU_all_things": "mIoU things",
@@ -78,7 +82,9 @@ def result_table(groups: Sequence[Group], view: View | None = None, title: str |
         *(score_column(name, view) for name in names),
         *_tail_columns(firsts, names, view),
     )
-    rows = [_row(label, group, names, view) for label, group in zip(row_labels(groups), groups, strict=True)]
+    rows = [
+        _row(label, group, names, view) for label, group in zip(row_labels(groups, ["candidates"]), groups, strict=True)
+    ]
     data = sorted({first.data for first in firsts})
     title = title or (f"Results on {data[0]}" if len(data) == 1 else "Results")
     return Table(title, columns, tuple(rows), _notes(groups, view))
@@ -189,6 +195,7 @@ def _notes(groups: Sequence[Group], view: View) -> tuple[str, ...]:
         notes[0] += f" {averaged[0]} classes averaged."
     if view.split != "all":
         notes.append(f"Only {view.split} classes are reported.")
+    notes += [note for names, note in _ABSENT_NAMES.items() if any(candidates_of(first) == names for first in firsts)]
     if view.resamples and any(len(group) == 1 for group in groups):
         notes.append(
             f"Ranges: 95 % intervals from {view.resamples} resamples of the images; they do not cover training seeds."

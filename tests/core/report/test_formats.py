@@ -59,11 +59,6 @@ def test_cells_are_printed_with_what_is_known(cell: Cell, column: Column, text: 
     assert cell_text(cell, column) == text
 
 
-def test_narrow_terminals_have_intervals_below_their_values():
-    headers, rows = EXAMPLE.texts(breaks=True)
-    assert headers == ["class", "IoU", "Δ", "pixels"] and rows[0][1:3] == ["41.2\n38.0…43.6", "-1.23 *\n-2.00…-0.50"]
-
-
 def test_markdown_is_aligned_and_escaped():
     lines = to_markdown(EXAMPLE).splitlines()
     assert lines[0] == "**Scores**" and lines[-1] == "One note."
