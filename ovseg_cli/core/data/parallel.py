@@ -1,7 +1,10 @@
 """How many files are worked on at once: a bounded, ordered map over processes that stops cleanly."""
 
+import contextlib
 import multiprocessing
+import os
 import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,6 +22,7 @@ CHUNK = 16
 PATIENCE = 2.0
 """Seconds of work in this process before others are started, which takes about as long."""
 _WORTH_IT = 4  # processes are started if the rest would take this many times PATIENCE
+_LEFT_TO_THE_PARENT = (signal.SIGINT, signal.SIGTERM)
 
 
 def ordered_map(function: Callable[[T], R], items: Sequence[T], workers: int = 1) -> Iterator[R]:
@@ -48,11 +52,12 @@ def ordered_map(function: Callable[[T], R], items: Sequence[T], workers: int = 1
 def _in_processes(function: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[R]:
     # "spawn", because a forked copy of a process that has started torch's threads may hang.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_signals_to_the_parent)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_follow_the_parent)
     pending: deque[Future[list[R]]] = deque()
     try:
         for chunk in _chunks(items):
-            pending.append(pool.submit(_apply, function, chunk))
+            with _signals_held():
+                pending.append(pool.submit(_apply, function, chunk))
             if len(pending) > 2 * workers:
                 yield from pending.popleft().result()
         while pending:
@@ -75,6 +80,26 @@ def _chunks(items: Iterable[T]) -> Iterator[list[T]]:
         yield chunk
 
 
-def _leave_signals_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Hold back Ctrl-C and SIGTERM while a process is started, which inherits that until it ignores them itself."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_THE_PARENT)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _follow_the_parent() -> None:
+    """In a worker: leave signals to the parent, and end when it ends, however it does."""
+    for number in _LEFT_TO_THE_PARENT:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _LEFT_TO_THE_PARENT)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+
+
+def _end_with_the_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
