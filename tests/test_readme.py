@@ -1,50 +1,201 @@
-"""What the README shows is run: its script for CI, its commands' options, its Python example, its test command."""
+"""What the README shows is run: every command, the script for CI, the Python example, the test command.
+
+The demo is run as `--quick`, training for two steps; what needs downloaded weights must say so.
+"""
 
 import os
 import re
+import shlex
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import Result
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from ovseg_cli.app import app
+from ovseg_cli.commands import console
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+COMMANDS = list(get_command(app).commands)  # type: ignore[attr-defined]
+CAMVID = "prepare camvid"
+CI = README.split("## In CI")[1].split("```bash\n")[1].split("```")[0]
+SHORT = {"iterations": 2, "batch_size": 4, "warmup": 1, "workers": 0, "figure_scenes": 2}
 
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
-def commands() -> list[str]:
-    """Every `ovseg …` line of the shell blocks and every one in the tables' cells, comments cut off."""
-    lines = [line for block in blocks("bash") for line in block.splitlines()]
-    lines += re.findall(r"`(ovseg [^`]*)`", README)
-    found = [re.sub(r"\s+#.*| > \S+$|.*&& ", "", line).strip() for line in lines]
-    return sorted(
-        {line for line in found if line.startswith("ovseg ") and "COMMAND" not in line and "NAME" not in line}
-    )
+def typed() -> list[str]:
+    """Every `ovseg …` line of the shell blocks but the script for CI, in order; what a comment offers instead, too."""
+    found: list[str] = []
+    for line in (line for block in blocks("bash") if block != CI for line in block.splitlines()):
+        command, _, comment = line.partition("#")
+        found += [part.strip() for part in command.split("&&") if part.strip().startswith("ovseg ")]
+        found += [part.strip() for part in re.findall(r"\bor: (ovseg .*)", comment)]
+    return list(dict.fromkeys(found))
 
 
-@pytest.mark.parametrize("line", commands())
-def test_every_command_of_the_readme_exists_with_its_options(line: str) -> None:
-    import shlex
+def quoted() -> list[str]:
+    """Every `ovseg …` in the text and the tables that is not typed in a block; a bare command is only a name."""
+    found = [cell for cell in re.findall(r"`(ovseg [^`]*)`", README) if len(cell.split()) > 2 or "--" in cell]
+    return [line for line in dict.fromkeys(found) if line not in typed()]
 
-    answer = CliRunner().invoke(app, [*shlex.split(line)[1:], "--help"], prog_name="ovseg")
+
+def needs_samples(lines: list[str]) -> list[str]:
+    return [line for line in lines if CAMVID in line]
+
+
+def others(lines: list[str]) -> list[str]:
+    return [line for line in lines if CAMVID not in line]
+
+
+def run(line: str, *more: str) -> Result:
+    """Type a line: globs are expanded, and what training would take hours over is done in two steps."""
+    console.debug = False
+    line = line.replace("METHOD", "maskclip").replace("NAME", "toy").replace(" …", " runs/*-toy-novel-*")
+    words: list[str] = []
+    for word in shlex.split(line.replace("…", "*"))[1:]:
+        words += sorted(str(p) for p in Path.cwd().glob(word)) or [word] if "*" in word else [word]
+    if words[0] == "train":
+        words += [part for key, value in SHORT.items() for part in ("--set", f"{key}={value}")]
+    return CliRunner().invoke(app, [*words, *more], prog_name="ovseg")
+
+
+@pytest.fixture(scope="module")
+def patched() -> Iterator[pytest.MonkeyPatch]:
+    """The demo as `--quick`, no hub, nothing of the user's."""
+    from huggingface_hub import constants
+
+    from ovseg_cli.core import demo
+
+    full = demo.run_demo
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "run_demo", lambda request, reporter: full(replace(request, quick=True), reporter))
+        patch.setattr(demo, "QUICK_IMAGES", 6)
+        patch.setattr(demo, "TRAINING", SHORT)
+        patch.setattr(constants, "HF_HUB_OFFLINE", True)
+        for variable in ("OVSEG_DATA", "OVSEG_RUNS"):
+            patch.delenv(variable, raising=False)
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def answers(patched: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Result]]:
+    """A folder in which the lines of the shell blocks were typed, one after the other, and what they answered."""
+    from huggingface_hub import constants
+    from PIL import Image
+
+    from ovseg_cli.core.data.toy import ToyWorld
+
+    place = tmp_path_factory.mktemp("readme")
+    (place / "photos").mkdir()
+    Image.fromarray(ToyWorld().scene("val", 0)[0]).save(place / "photos" / "scene.png")
+    patched.setenv("OVSEG_CACHE", str(place / "cache"))
+    patched.setattr(constants, "HF_HUB_CACHE", str(place / "hub"))
+    patched.chdir(place)
+    return place, {line: run(line) for line in others(typed())}
+
+
+@pytest.fixture
+def place(answers: tuple[Path, dict[str, Result]], monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(answers[0])
+    return answers[0]
+
+
+@pytest.mark.parametrize("line", others(typed()))
+def test_line_of_a_shell_block_runs_in_its_place(answers: tuple[Path, dict[str, Result]], line: str) -> None:
+    answer = answers[1][line]
+    if "--pretrained" in line:
+        assert answer.exit_code == 4, "weights that must be downloaded, and there is no network"
+        assert "open_clip_model.safetensors" in answer.stderr and "--pretrained FILE" in answer.stderr
+    else:
+        assert answer.exit_code == 0, answer.stderr
+
+
+@pytest.mark.parametrize("line", others(quoted()))
+def test_line_of_the_text_runs(place: Path, tmp_path: Path, line: str) -> None:
+    from ovseg_cli.core.data.specs import load_spec
+
+    if "COMMAND" in line:
+        for command in COMMANDS:
+            assert f"ovseg {command}" in run(line.replace("COMMAND", command)).stdout, "an example in every help"
+        return
+    if ".toml" in line:
+        line = line.replace("path/to/mine.toml", str(make_own_data(tmp_path))).replace("DIR", str(tmp_path))
+    if not line.endswith("DIR"):
+        answer = run(line)
+        assert answer.exit_code == 0, answer.stderr
+        return
+    (tmp_path / "empty").mkdir()
+    answer = run(line.replace("DIR", str(tmp_path / "empty")))
+    assert answer.exit_code == 3, answer.stderr
+    val = load_spec(line.split()[2]).layouts[0].subsets["val"]
+    wanted = val.list or val.images.partition("/{")[0].partition("/*")[0]
+    assert f"looked for {wanted}" in answer.stderr or f", {wanted}" in answer.stderr
+
+
+@pytest.mark.parametrize("line", needs_samples([*typed(), *quoted()]))
+def test_line_with_camvid_prepares_the_samples(samples: Path, tmp_path: Path, place: Path, line: str) -> None:
+    if not (samples / "camvid-mini").is_dir():
+        pytest.skip(f"{samples / 'camvid-mini'} is absent")
+    (tmp_path / "CamVid").symlink_to(samples / "camvid-mini")
+    more = ["--data-root", str(tmp_path / "datasets"), "--workers", "1"]
+    if "--allow-missing" in run("ovseg prepare --help").stdout and "--allow-missing" not in line:
+        more.append("--allow-missing")  # the samples are a part of the data set
+    source = str(tmp_path / "CamVid")
+    answer = run(re.sub(r"--source \S+", lambda _: f"--source {shlex.quote(source)}", line), *more)
     assert answer.exit_code == 0, answer.stderr
+    assert (tmp_path / "datasets" / "camvid" / "manifest.json").is_file()
+
+
+def make_own_data(folder: Path) -> Path:
+    """Two pictures and their labels, beside a spec written as those in `data_specs/` are."""
+    import numpy as np
+    from PIL import Image
+
+    for kind, shape in (("images", (8, 9, 3)), ("labels", (8, 9))):
+        (folder / kind).mkdir()
+        for name in ("a", "b"):
+            Image.fromarray(np.full(shape, 1, dtype=np.uint8)).save(folder / kind / f"{name}.png")
+    text = """
+        schema = 1
+        name = "mine"
+        title = "Two pictures"
+        ignore_label = 255
+        label_dtype = "uint8"
+        encoding = { kind = "label-png", bits = 8 }
+        subsets = { val = { images = 2 } }
+        classes = [{ name = "grass", raw_id = 0 }, { name = "cat", raw_id = 1 }]
+        [[layouts]]
+        id = "pairs"
+        source = "ours"
+        subsets = { val = { images = "images/{stem}.png", labels = "labels/{stem}.png" } }
+    """
+    (folder / "mine.toml").write_text(text)
+    return folder / "mine.toml"
 
 
 def test_every_command_is_in_the_readme() -> None:
-    shown = {line.split()[1] for line in commands()}
-    assert {"demo", "prepare", "train", "eval", "predict", "report", "list", "show", "doctor"} <= shown
+    shown = {line.split()[1] for line in [*typed(), *quoted()]}
+    assert set(COMMANDS) <= shown
+
+
+def test_every_benchmark_of_the_readme_is_there() -> None:
+    named = re.findall(r"`python -m benchmarks\.(\w+)`", README)
+    assert named and all((ROOT / "benchmarks" / f"{name}.py").is_file() for name in named)
 
 
 def test_ci_script_runs_as_it_stands(tmp_path: Path) -> None:
-    script = README.split("## In CI")[1].split("```bash\n")[1].split("```")[0]
     shim = tmp_path / "bin" / "ovseg"
     shim.parent.mkdir()
     shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ovseg_cli.app "$@"\n')
@@ -56,11 +207,11 @@ def test_ci_script_runs_as_it_stands(tmp_path: Path) -> None:
         "OVSEG_CACHE": str(tmp_path / "cache"),
     }
     done = subprocess.run(
-        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400
+        ["bash", "-c", CI], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400
     )
     assert done.returncode == 0, done.stderr
     assert "MaskCLIP" in (tmp_path / "table.md").read_text()
-    too_much = re.sub(r"hIoU=\d+", "hIoU=99", script)
+    too_much = re.sub(r"hIoU=\d+", "hIoU=99", CI)
     missed = subprocess.run(["bash", "-c", too_much], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert missed.returncode == 5, missed.stderr
 
