@@ -22,6 +22,12 @@ def prepare(
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="Only check what is prepared, change nothing.")] = False,
     workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="Processes; default: one a core.")] = None,
+    allow_missing: Annotated[
+        int | None,
+        typer.Option(
+            min=0, metavar="N", help="Accept that N pictures of the official counts are missing; results will say so."
+        ),
+    ] = None,
     data_root: options.DataRoot = None,
     dry_run: options.DryRun = False,
     json: options.Json = False,
@@ -46,5 +52,6 @@ def prepare(
     if dry_run:
         views.show_plan(preparation.plan(spec, places, source), json)
         return
-    report = preparation.prepare(spec, places, source, reporter, workers=count, check_only=check)
+    allowed = preparation.accepted_missing(places, spec.name) if allow_missing is None else allow_missing
+    report = preparation.prepare(spec, places, source, reporter, workers=count, check_only=check, allow_missing=allowed)
     views.show_prepared(report, json)

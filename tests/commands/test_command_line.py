@@ -188,3 +188,42 @@ def test_a_reader_that_leaves_early_is_no_failure(tmp_path: Path) -> None:
 def test_debug_shows_the_traceback_and_keeps_the_exit_code(cli: Callable) -> None:
     quiet, loud = cli("show", "maskclop"), cli("show", "maskclop", "--debug")
     assert "Traceback" not in quiet.err and "Traceback" in loud.err and quiet.code == loud.code == 2
+
+
+def test_shortened_camvid_is_accepted_on_purpose_and_said_by_the_result(
+    cli: Callable, samples: Path, tmp_path: Path
+) -> None:
+    source = samples / "camvid-mini"
+    if not source.is_dir():
+        pytest.skip(f"{source} is absent")
+    common = ["prepare", "camvid", "--source", str(source), "--data-root", "d", "--workers", "1"]
+    refused = cli(*common)
+    assert refused.code == 3 and "--allow-missing" in refused.err, refused.err
+    wanted = refused.err.split("--allow-missing ")[1].split()[0]
+    assert cli(*common, "--allow-missing", str(int(wanted) - 1)).code == 3
+    assert cli(*common, "--allow-missing", wanted).code == 0
+    scored = cli(
+        "eval", "maskclip", "--data", "camvid", "--clip", "toy-clip", "--data-root", "d", "--runs", "r",
+        "--force", "--gpus", "0", "--json",
+    )  # fmt: skip
+    assert scored.code == 0, scored.err
+    assert any("of the official" in note for note in json.loads(scored.out)["results"][0]["notes"])
+
+
+def test_errors_under_json_are_one_json_line(cli: Callable) -> None:
+    for arguments, code in ((["eval", "maskclp"], 2), (["eval", "maskclip", "--data", "voc-20"], 3), (["evla"], 2)):
+        answer = cli(*arguments, "--json")
+        assert answer.code == code and not answer.out
+        assert answer.err.count("\n") == 1
+        error = json.loads(answer.err)["error"]
+        assert error["exit_code"] == code and error["message"] and error["mend"]
+
+
+def test_help_has_no_control_codes_in_a_log(tmp_path: Path) -> None:
+    for variable in ("GITHUB_ACTIONS", "FORCE_COLOR"):
+        assert "\x1b" not in run_outside(["--help"], tmp_path, **{variable: "1"}).stdout
+
+
+def test_usage_error_leaves_no_run_folder(cli: Callable, tmp_path: Path) -> None:
+    answer = cli("eval", "maskclip", "--data", "toy", "--templates", "nonsense", "--runs", str(tmp_path / "r"))
+    assert answer.code == 2 and not (tmp_path / "r").exists()

@@ -9,6 +9,7 @@ import datetime
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,7 @@ def prepare(
     reporter: Reporter | None = None,
     workers: int = 1,
     check_only: bool = False,
+    allow_missing: int | None = None,
 ) -> PreparedReport:
     """Prepare a data set, or go on with a preparation; or only check.
 
@@ -93,18 +95,21 @@ def prepare(
         workers: Processes. More than one needs the caller's script to be guarded by `if __name__ == "__main__"`.
         check_only: Write nothing: judge the files in `source` if given, else read all prepared files again and
             compare them with what was recorded.
+        allow_missing: How many pictures of the official counts may be missing from the source; None: any number.
+            How many are missing is recorded and goes into every result (`PreparedData.shortfall`).
 
     Raises:
-        DataError: Something is missing or broken (`problems.BrokenData` lists every problem); pictures that were
-            prepared stay.
+        DataError: More pictures are missing than allowed, or something is broken (`problems.BrokenData` lists every
+            problem); pictures that were prepared stay.
         UsageError: See `make_job`.
         MachineError: The disk is too small or refuses, or another process prepares the same data.
     """
     reporter = reporter or Silent()
     started = time.monotonic()
     if check_only:
-        return _check(spec, folders, source, reporter, workers, started)
+        return _check(spec, folders, source, reporter, workers, started, allow_missing)
     job = make_job(spec, folders, source)
+    _require_counts(job, allow_missing)
     with folder_lock(job.root, f"preparing {spec.name}"):
         require_own_folder(job.root)
         sweep(job.root)
@@ -113,6 +118,34 @@ def prepare(
             reporter.say(f"{job.root}: links are impossible here, so the pictures are copied.")
             job = make_job(spec, folders, source, link=False)
         return _prepare(job, reporter, workers, started)
+
+
+def missing_pictures(spec: Spec, counts: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+    """Return subset → (pictures that are there, official count) where there are fewer."""
+    official = {name: subset.images for name, subset in spec.subsets.items()}
+    return {n: (have, expected) for n, have in counts.items() if (expected := official.get(n)) and have < expected}
+
+
+def accepted_missing(folders: Folders, name: str) -> int:
+    """How many missing pictures the last preparation of a data set accepted; 0 where there was none."""
+    try:
+        subsets = read_manifest(data_root(folders, name))["subsets"].values()
+    except DataError:
+        return 0
+    return sum(max(0, (facts.get("expected") or 0) - facts["images"]) for facts in subsets)
+
+
+def _require_counts(job: Job, allowed: int | None) -> None:
+    short = missing_pictures(job.spec, {name: len(items) for name, items in job.items.items()})
+    missing = sum(expected - have for have, expected in short.values())
+    if allowed is None or missing <= allowed or job.source is None:
+        return
+    each = ", ".join(f"{name} {have:,} of {expected:,}" for name, (have, expected) in short.items())
+    command = f"{prepare_command(job.spec, job.source)} --allow-missing {missing}"
+    raise DataError(
+        f"{job.source}: {missing:,} pictures of the official {job.spec.name} are not there ({each}).",
+        f"Complete them, or accept it, which every result will say: {command}",
+    )
 
 
 def _tell_what_changed(job: Job, reporter: Reporter) -> None:
@@ -213,11 +246,19 @@ def _finish(job: Job, subsets: dict[str, list[Entry]], made: int, reporter: Repo
 
 
 def _check(
-    spec: Spec, folders: Folders, source: Path | None, reporter: Reporter, workers: int, started: float
+    spec: Spec,
+    folders: Folders,
+    source: Path | None,
+    reporter: Reporter,
+    workers: int,
+    started: float,
+    allow_missing: int | None,
 ) -> PreparedReport:
     """Check the source's files, or the prepared ones, writing nothing."""
     if source is not None:
-        return _check_source(make_job(spec, folders, source, write=False), reporter, workers, started)
+        job = make_job(spec, folders, source, write=False)
+        _require_counts(job, allow_missing)
+        return _check_source(job, reporter, workers, started)
     root = data_root(folders, spec.name)
     manifest = read_manifest(root, spec.name, prepare_command(spec))
     command = prepare_command(spec.typed_as(spec.name), known=isinstance(manifest.get("source"), str))
