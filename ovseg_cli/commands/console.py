@@ -10,7 +10,7 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,7 +38,7 @@ def _console(stream: Any) -> "Console":
 
     is_terminal = hasattr(stream, "isatty") and stream.isatty()
     console = Console(
-        file=stream if is_terminal else _Stripped(stream),
+        file=stream if is_terminal else cast(IO[str], _Stripped(stream)),
         width=_asked_width() or (None if is_terminal else _terminal_width() or PLAIN_WIDTH),
         force_terminal=is_terminal,
         highlight=False,

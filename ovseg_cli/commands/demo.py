@@ -19,7 +19,7 @@ def demo(
     seeds: Annotated[int, typer.Option(min=1, metavar="N", help="With --full: how many seeds are trained.")] = 3,
     classes: Annotated[
         str, typer.Option(metavar='"a, b"', help="Your words: pictures that hold them are drawn and labelled.")
-    ] = "snow, brick, a purple checked toy, a red striped toy",
+    ] = "grass, brick, leaves, a red plain toy, a purple striped toy",
     gpus: options.Gpus = None,
     json: options.Json = False,
     debug: options.Debug = False,

@@ -250,6 +250,10 @@ def show_demo(outcome: "DemoOutcome", as_json: bool) -> None:
     out.print("Pictures", style="bold")
     for path in outcome.pictures:
         out.print(f"  {path}", markup=False)
+    for note in outcome.notes:
+        out.print(note, style="dim", markup=False)
+    out.print()
     out.print(f"Done in {outcome.seconds:.0f} s. Next:", style="bold")
-    for line in outcome.next_steps:
-        out.print(f"  {line}", markup=False)
+    for what, command in outcome.next_steps:
+        out.print(f"# {what}", style="dim", markup=False)
+        out.print(command, markup=False, soft_wrap=True)

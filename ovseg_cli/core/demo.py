@@ -5,8 +5,8 @@ trains the toy CLIP anew for each seed, scores every row on each and reports mea
 """
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from PIL import Image
 from ovseg_cli.core.clip.model import RUN_FILE, load_clip
 from ovseg_cli.core.data import toy
 from ovseg_cli.core.data.dataset import PreparedData
-from ovseg_cli.core.data.palette import spec_colors
+from ovseg_cli.core.data.palette import colors, spec_colors
 from ovseg_cli.core.data.prepare import prepare
 from ovseg_cli.core.data.specs import Spec, load_spec
 from ovseg_cli.core.evaluation.request import EvalRequest, resolve
@@ -33,6 +33,7 @@ from ovseg_cli.core.report.tables import View, result_table
 from ovseg_cli.core.reporter import Reporter
 from ovseg_cli.core.runs import list_runs
 from ovseg_cli.core.runtime import Folders
+from ovseg_cli.core.types import Vocabulary
 
 DATA = "toy:combo"
 QUICK_IMAGES = 60
@@ -57,6 +58,12 @@ ROWS = (
     Row("CLIP", "clip"),
     Row("MaskCLIP", "maskclip", {"variant": "original"}),
     Row("MaskCLIP, class residual", "maskclip", {"variant": "value-cls"}),
+)
+WORDS_ROW = ROWS[1]
+ELSE = "something else"
+PICTURE_NOTES = (
+    "comparison.png: four pictures of the scored ones, chosen to show both what works and what does not.",
+    f"words-*: MaskCLIP gives each pixel one of your words, or '{ELSE}' where another name of the world fits better.",
 )
 
 
@@ -91,13 +98,20 @@ class DemoOutcome:
     tables: tuple[Table, ...]
     pictures: tuple[Path, ...]
     seconds: float
-    next_steps: tuple[str, ...]
+    next_steps: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """The outcome as plain data."""
         tables = [{"title": t.title, "rows": t.records(), "notes": list(t.notes)} for t in self.tables]
         pictures = [str(path) for path in self.pictures]
-        return {"schema": 1, "tables": tables, "pictures": pictures, "seconds": round(self.seconds, 1)}
+        return {
+            "schema": 1,
+            "tables": tables,
+            "pictures": pictures,
+            "notes": list(self.notes),
+            "seconds": round(self.seconds, 1),
+        }
 
 
 def run_demo(request: DemoRequest, reporter: Reporter) -> DemoOutcome:
@@ -123,14 +137,15 @@ def run_demo(request: DemoRequest, reporter: Reporter) -> DemoOutcome:
     write_text(request.out / "table.md", render(tables, "markdown"))
     reporter.say(f"{steps}/{steps} draw: pictures, labelled by each row and by your words")
     pictures = [_compare_picture(clips[0], request, reporter), *_word_pictures(words, clips[0], request, reporter)]
-    return DemoOutcome(tuple(tables), tuple(pictures), time.monotonic() - started, _next_steps(request))
+    seconds = time.monotonic() - started
+    return DemoOutcome(tuple(tables), tuple(pictures), seconds, _next_steps(request), PICTURE_NOTES)
 
 
-def check_words(words: str) -> tuple[str, ...]:
+def check_words(words: str) -> Vocabulary:
     """Read the user's words; they are looked for among the world's classes when pictures are chosen."""
     from ovseg_cli.core.prediction.class_lists import parse_classes
 
-    return tuple(parse_classes(words).class_names)
+    return parse_classes(words)
 
 
 def estimate(seeds: int) -> str:
@@ -228,35 +243,78 @@ def _legend_groups(spec: Spec, unseen: Sequence[int]) -> list[tuple[str, list[in
     ]
 
 
-def _word_pictures(words: Sequence[str], clip: str, request: DemoRequest, reporter: Reporter) -> list[Path]:
-    """Draw pictures that hold the user's words, and label them with these words alone."""
-    model = _segmenter(ROWS[-1], clip, request, reporter)
-    query = model.query(list(words))
-    paths = []
-    for number, scene in enumerate(pictures_of(words, reporter), start=1):
-        result = model.segment(scene.image, query)
-        _save(Image.fromarray(scene.image), request.out / "pictures" / f"words-{number}-picture.png")
-        paths += [p for p in result.save(request.out / "pictures", f"words-{number}") if "overlay" in p.name]
+def _word_pictures(words: Vocabulary, clip: str, request: DemoRequest, reporter: Reporter) -> list[Path]:
+    """Draw pictures that hold the user's words, and label them with these words, or as something else."""
+    spec = load_spec(DATA.partition(":")[0])
+    model = _segmenter(WORDS_ROW, clip, request, reporter)
+    query = model.query(with_something_else(words, spec.class_names), spec.preset.templates)
+    palette = word_colors(query.class_names, query.readout.background, spec)
+    folder, paths = request.out / "pictures", []
+    for number, scene in enumerate(pictures_of(words.class_names, reporter), start=1):
+        source = folder / f"words-{number}-picture.png"
+        _save(Image.fromarray(scene.image), source)
+        result = replace(model.segment(scene.image, query, source.name), colors=palette)
+        paths += [p for p in result.save(folder, f"words-{number}") if "overlay" in p.name]
     return paths
 
 
+def with_something_else(words: Vocabulary, names: Sequence[str]) -> Vocabulary:
+    """Let the world's other names compete as one class, so that what is none of the words need not become one.
+
+    Words with a `background` of their own, or with every name of the world, stay as they are.
+    """
+    bare = {_bare(text) for row in words.synonyms for text in row}
+    others = tuple(name for name in names if name not in bare)
+    if words.background is not None or not others or ELSE in words.class_names:
+        return words
+    return replace(
+        words,
+        class_names=(*words.class_names, ELSE),
+        synonyms=(*words.synonyms, others),
+        background=words.num_classes,
+        synonym_rule="max",
+    )
+
+
+def word_colors(words: Sequence[str], background: int | None, spec: Spec) -> np.ndarray:
+    """Colours of words, (K, 3) uint8: the world's own for its names, others from the palette."""
+    palette = colors(len(words), background)
+    own = dict(zip(spec.class_names, spec_colors(spec), strict=True))
+    for i, word in enumerate(words):
+        palette[i] = own.get(_bare(word), palette[i])
+    return palette
+
+
 def pictures_of(words: Sequence[str], reporter: Reporter, count: int = PICTURES, size: int = 96) -> list[toy.Scene]:
-    """Choose scenes that show as many of the words as possible, each scene the words that were missing so far."""
+    """Choose scenes that show as many of the words as possible, each scene the words that were missing so far.
+
+    The generator's labels decide, never what a model makes of a scene.
+    """
     spec = load_spec(DATA.partition(":")[0])
     wanted = {i for i, name in enumerate(spec.class_names) if any(name == _bare(word) for word in words)}
     for word in words:
         if _bare(word) not in spec.class_names:
             reporter.warn(f"'{word}' is not drawn in the toy world (`ovseg show toy` lists what is)")
     scenes = [toy.draw(PICTURE_STREAM, i, size) for i in range(SEARCHED)]
-    shown = [{int(i) for i in np.unique(scene.label)} & wanted for scene in scenes]
+    shown = [_visible(scene) & wanted for scene in scenes]
     chosen: list[int] = []
     missing = set(wanted)
     while len(chosen) < count:
         rest = [i for i in range(SEARCHED) if i not in chosen]
-        best = max(rest, key=lambda i: (len(shown[i] & missing), len(shown[i]), -i))
+        best = max(rest, key=lambda i: (len(shown[i] & missing), _share(scenes[i], shown[i]), -i))
         chosen.append(best)
         missing = (missing - shown[best]) or set(wanted)
     return [scenes[i] for i in chosen]
+
+
+def _visible(scene: toy.Scene) -> set[int]:
+    """Classes that nobody overlooks: at least 4 % of the pixels."""
+    ids, pixels = np.unique(scene.label, return_counts=True)
+    return {int(i) for i, count in zip(ids, pixels, strict=True) if count >= 0.04 * scene.label.size}
+
+
+def _share(scene: toy.Scene, classes: Iterable[int]) -> float:
+    return float(np.isin(scene.label, list(classes)).mean())
 
 
 def _bare(word: str) -> str:
@@ -276,12 +334,13 @@ def _save(image: Image.Image, path: Path) -> None:
     write_bytes(path, stream.getvalue())
 
 
-def _next_steps(request: DemoRequest) -> tuple[str, ...]:
+def _next_steps(request: DemoRequest) -> tuple[tuple[str, str], ...]:
+    """What to do next and the command that does it."""
     data = f"--data-root {request.folders.data}"
     return (
-        f"ovseg report {request.folders.runs}/*/ --per-class        the table again, with every class",
-        f"ovseg eval maskclip --data toy:novel {data}        another class split",
-        'ovseg predict maskclip photos/ --classes "cat, grass"        your own pictures (downloads ViT-B-16)',
-        "ovseg prepare camvid --source DIR        a data set of photographs",
-        "ovseg show maskclip        what a method does, and where its settings come from",
+        ("The table again, with every class:", f"ovseg report {request.folders.runs}/*/ --per-class"),
+        ("Another class split:", f"ovseg eval maskclip --data toy:novel {data}"),
+        ("Your own pictures (downloads ViT-B-16):", 'ovseg predict maskclip photos/ --classes "cat, grass"'),
+        ("A data set of photographs:", "ovseg prepare camvid --source DIR"),
+        ("What a method does, and where its settings come from:", "ovseg show maskclip"),
     )

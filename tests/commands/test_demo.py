@@ -56,10 +56,54 @@ def test_pictures_hold_the_users_words() -> None:
     assert {"lava", "purple spotted toy"} <= shown
 
 
+def test_every_default_word_is_in_plain_sight_in_some_picture() -> None:
+    import inspect
+
+    from ovseg_cli.commands.demo import demo as command
+    from ovseg_cli.core.data.specs import load_spec
+
+    words = demo.check_words(inspect.signature(command).parameters["classes"].default).class_names
+    names = load_spec("toy").class_names
+    scenes = demo.pictures_of(words, Silent())
+    shown = {names[i] for scene in scenes for i, share in enumerate(_shares(scene, len(names))) if share >= 0.04}
+    assert {word.removeprefix("a ") for word in words} <= shown
+
+
+def _shares(scene, count: int) -> np.ndarray:
+    return np.bincount(scene.label.reshape(-1), minlength=256)[:count] / scene.label.size
+
+
+def test_other_names_compete_as_something_else() -> None:
+    names = ("grass", "lava", "red plain toy")
+    words = demo.with_something_else(demo.check_words("a red plain toy, zebra/gnu"), names)
+    assert words.class_names == ("a red plain toy", "zebra", demo.ELSE) and words.background == 2
+    assert words.synonyms[1:] == (("zebra", "gnu"), ("grass", "lava")) and words.synonym_rule == "max"
+    assert demo.with_something_else(demo.check_words("cat, background"), names).class_names == ("cat", "background")
+    everything = demo.with_something_else(demo.check_words("grass, lava, red plain toy"), names)
+    assert everything.class_names == names
+
+
+def test_words_pictures_name_their_picture(outcome: tuple[Path, dict]) -> None:
+    place, document = outcome
+    for path in document["pictures"][1:]:
+        stored = json.loads((place / path.replace("_overlay.png", ".json")).read_text())
+        assert (place / path).with_name(stored["image"]).is_file() and stored["classes"][-1] == demo.ELSE
+
+
 def test_a_word_that_the_world_lacks_is_named() -> None:
     reporter = Silent()
     demo.pictures_of(["lava", "zebra"], reporter)
     assert any("zebra" in warning for warning in reporter.warnings)
+
+
+def test_next_steps_can_be_pasted_into_a_shell(capsys: pytest.CaptureFixture[str]) -> None:
+    from ovseg_cli.commands import views
+
+    steps = demo._next_steps(demo.DemoRequest(Path("demo")))
+    views.show_demo(demo.DemoOutcome((), (), 1.0, steps), False)
+    after = capsys.readouterr().out.partition("Next:")[2].split("\n")[1:-1]
+    assert len(after) == 2 * len(steps) and all(line.startswith(("# ", "ovseg ")) for line in after)
+    assert all("#" not in line for line in after if line.startswith("ovseg"))
 
 
 def test_full_demo_trains_each_seed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,8 @@ class Segmentation:
         background: Id of the background class, or None.
         source: Where the picture came from, for the JSON; may be empty.
         model: Which method and CLIP made it, for the JSON; may be empty.
+        colors: (K, 3) uint8, of overlay and label map; None takes `palette.colors`.
+        unknown_words: Words that the model was never trained on; the legend marks classes with such a word.
     """
 
     label_map: np.ndarray
@@ -38,10 +40,26 @@ class Segmentation:
     background: int | None = None
     source: str = ""
     model: str = ""
+    colors: np.ndarray | None = None
+    unknown_words: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.label_map.shape != self.image.shape[:2]:
             raise ShapeError(f"label map {self.label_map.shape} and picture {self.image.shape} differ in size.")
+
+    def __repr__(self) -> str:
+        """One line: size and what is there, largest first."""
+        height, width = self.label_map.shape
+        parts = [f"{name} {100 * share:.1f} %" for name, share in self.shares.items()]
+        more = f", and {len(parts) - 8} more" if len(parts) > 8 else ""
+        return f"Segmentation({width} x {height} pixels: {', '.join(parts[:8])}{more})"
+
+    @property
+    def palette(self) -> np.ndarray:
+        """Colours of the classes, (K, 3) uint8."""
+        from ovseg_cli.core.data.palette import colors
+
+        return colors(len(self.class_names), self.background) if self.colors is None else self.colors
 
     @property
     def pixels(self) -> np.ndarray:
@@ -67,11 +85,22 @@ class Segmentation:
 
     def overlay(self, **options: Any) -> Image.Image:
         """Draw the classes over the picture with a legend; options as in `report.figures.overlay`."""
-        from ovseg_cli.core.data.palette import colors
         from ovseg_cli.core.report.figures import overlay
 
-        palette = colors(len(self.class_names), self.background)
-        return overlay(self.image, self.label_map, self.class_names, palette, background=self.background, **options)
+        names, background = self._legend_names(), self.background
+        return overlay(self.image, self.label_map, names, self.palette, background=background, **options)
+
+    def _legend_names(self) -> tuple[str, ...]:
+        unknown = set(self.unknown_words)
+        marks = (" (unknown word)" if unknown & set(name.casefold().split()) else "" for name in self.class_names)
+        return tuple(name + mark for name, mark in zip(self.class_names, marks, strict=True))
+
+    def to_image(self) -> Image.Image:
+        """Return the label map as an image: the class ids, shown in the overlay's colours where 8 bits hold them."""
+        image = Image.fromarray(self.label_map)
+        if self.label_map.dtype == np.uint8:
+            image.putpalette(self.palette.tobytes())
+        return image
 
     def to_rle(self) -> list[dict[str, Any]]:
         """Encode the mask of each class that occurs as COCO RLE, in id order.
@@ -108,11 +137,14 @@ class Segmentation:
             "width": width,
             "classes": list(self.class_names),
             "background": self.background,
+            "unknown_words": list(self.unknown_words),
             "segments": self.to_rle(),
         }
 
     def save(self, folder: Path | str, stem: str) -> list[Path]:
         """Write STEM.png, STEM_overlay.png and STEM.json, each whole or not at all.
+
+        STEM.png holds the class ids; up to 256 classes it is a palette image, so that viewers show colours.
 
         Args:
             folder: Made where it is missing.
@@ -127,7 +159,7 @@ class Segmentation:
         """
         label_map, drawn, document = paths = [Path(folder) / name.format(stem) for name in OUTPUTS]
         refuse_foreign(paths)
-        write_bytes(label_map, _png(Image.fromarray(self.label_map)))
+        write_bytes(label_map, _png(self.to_image()))
         write_bytes(drawn, _png(self.overlay()))
         write_json(document, self.document())
         return paths

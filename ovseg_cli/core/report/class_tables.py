@@ -143,7 +143,7 @@ def _reported(result: Result, view: View) -> tuple[int, ...]:
 
 
 def _rule_note(result: Result, view: View) -> str:
-    return f"{result.subset}: {len(result.images):,} images. Rule {view.rule}: {RULES[view.rule]}."
+    return f"{len(result.images):,} images of {result.subset}. Rule {view.rule}: {RULES[view.rule]}."
 
 
 def _class_columns(result: Result) -> list[Column]:

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ def test_masks_decode_to_the_label_map(ids: np.ndarray):
     assert (back == ids).all()
 
 
-@pytest.mark.parametrize("count, mode", [(3, "L"), (256, "L"), (257, "I;16"), (847, "I;16")])
+@pytest.mark.parametrize("count, mode", [(3, "P"), (256, "P"), (257, "I;16"), (847, "I;16")])
 def test_saved_label_map_is_8_or_16_bit_and_comes_back(tmp_path: Path, count: int, mode: str):
     ids = np.arange(12).reshape(3, 4) * (count - 1) // 11
     label_map, overlay, document = segmentation(ids, [f"n{i}" for i in range(count)]).save(tmp_path / "new", "x")
@@ -61,6 +62,22 @@ def test_saved_label_map_is_8_or_16_bit_and_comes_back(tmp_path: Path, count: in
     stored = json.loads(document.read_text())
     assert (stored["schema"], stored["height"], stored["width"], stored["image"]) == (1, 3, 4, "a.jpg")
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["x.json", "x.png", "x_overlay.png"]
+
+
+def test_saved_label_map_shows_the_colours_of_the_overlay(tmp_path: Path):
+    own = np.array([[200, 0, 0], [0, 200, 0], [0, 0, 200]], np.uint8)
+    for result in (segmentation([[0, 1, 2]]), replace(segmentation([[0, 1, 2]]), colors=own)):
+        label_map, overlay, _ = result.save(tmp_path, "x")
+        shown = np.asarray(Image.open(label_map).convert("RGB"))
+        assert (shown[0] == result.palette).all()
+        swatches = {color for _, color in Image.open(overlay).getcolors(1 << 20)}
+        assert {tuple(color) for color in shown[0].tolist()} <= swatches
+
+
+def test_repr_is_one_line_of_shares():
+    result = segmentation([[0, 1, 1], [1, 1, 1]])
+    assert repr(result) == "Segmentation(3 x 2 pixels: grass 83.3 %, cat 16.7 %)"
+    assert "and 4 more" in repr(segmentation([list(range(12))], [f"n{i}" for i in range(12)]))
 
 
 def test_saving_again_replaces_own_files_but_never_foreign_ones(tmp_path: Path):

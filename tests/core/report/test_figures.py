@@ -127,6 +127,16 @@ def test_panels_stand_side_by_side_with_one_legend():
     assert tuple(COLORS[0]) in colors_there and tuple(COLORS[1]) not in colors_there  # swatches
 
 
+def test_legend_in_parts_has_only_what_the_panels_hold():
+    rows, arguments = [PanelRow(grey(96, 96), [halves(96, 96)])], (["picture", "truth"], NAMES, COLORS, 255)
+    one = side_by_side(rows, *arguments, groups=[("seen", [0, 1])], panel=128)
+    two = side_by_side(rows, *arguments, groups=[("seen", [0, 1]), ("none", [3]), ("unseen", [2])], panel=128)
+    whole = side_by_side(rows, *arguments, panel=128)
+    assert whole.height < one.height + 20 and two.height > one.height + 20
+    there = {color for _, color in two.getcolors(1 << 20)}
+    assert {tuple(COLORS[0]), tuple(COLORS[2])} <= there and not {tuple(COLORS[1]), tuple(COLORS[3])} & there
+
+
 def test_figures_that_do_not_fit_together_are_refused():
     with pytest.raises(ShapeError, match="label map"):
         overlay(grey(4, 4), halves(4, 5), NAMES, COLORS)

@@ -124,6 +124,51 @@ def test_rows_of_one_method_are_told_apart():
     assert labels(plain, plain)[0].startswith("MaskCLIP (run 1") and method_title("mine") == "mine"
 
 
+def test_every_setting_that_a_row_does_not_share_with_most_is_named():
+    plain = {"method": {"side": 96, "variant": "a", "window": 0, "antialias": True}, "seen_penalty": 0.0, "limit": None}
+    other = {"method": {"side": 64, "variant": "b", "window": 8, "antialias": False}, "seen_penalty": 0.1, "limit": 9}
+    six = [plain, plain | {"seen_penalty": 0.1}, plain | {"limit": 9}, other, plain | {"templates": "x"}, plain]
+    results = [result(MATRIX, protocol=one, run=f"runs/r{i}") for i, one in enumerate(six)]
+    assert row_labels([[one] for one in results]) == [
+        "MaskCLIP (r0)",
+        "MaskCLIP (seen_penalty 0.1)",
+        "MaskCLIP (limit 9)",
+        "MaskCLIP (limit 9, antialias False, side 64, variant b, window 8, seen_penalty 0.1)",
+        "MaskCLIP (templates x)",
+        "MaskCLIP (r5)",
+    ]
+    assert row_labels([[one] for one in results[:2]]) == ["MaskCLIP (seen_penalty 0.0)", "MaskCLIP (seen_penalty 0.1)"]
+
+
+def test_a_setting_with_a_column_of_its_own_is_not_in_the_label():
+    three = [result(MATRIX, protocol={"candidates": names}) for names in ("all", "seen", "unseen")]
+    table = result_table([[one] for one in three], QUICK)
+    assert [(row["method"], row["candidates"]) for row in table.records()] == [
+        ("MaskCLIP", "all"), ("MaskCLIP", "seen"), ("MaskCLIP", "unseen"),
+    ]  # fmt: skip
+    same_name = [result(MATRIX, protocol={"scale": i, "method": {"scale": -i}}) for i in (1, 2)]
+    assert row_labels([[one] for one in same_name])[0] == "MaskCLIP (method.scale -1, scale 1)"
+
+
+@pytest.mark.parametrize("competed, lost", [("unseen", "seen"), ("seen", "unseen")])
+def test_names_that_did_not_compete_are_noted(competed: str, lost: str):
+    table = result_table([[result(MATRIX, protocol={"candidates": competed})]], QUICK)
+    assert f"Only {competed} names competed, so {lost} classes cannot be predicted." in table.notes
+    assert not any("competed" in note for note in result_table([[result(MATRIX)]], QUICK).notes)
+
+
+def test_notes_are_sentences():
+    many = [random_result(i, protocol={"candidates": "unseen"}) for i in range(2)]
+    tables = [
+        result_table([[one] for one in many], View(resamples=10)),
+        difference_table([[many[0]]], [many[1]], View(resamples=10)),
+        class_table(many),
+        delta_table(*many, View(resamples=10)),
+    ]
+    for note in (note for table in tables for note in table.notes):
+        assert note.endswith(".") and not note[0].islower(), note
+
+
 def test_class_table_of_one_result_and_of_several():
     one = class_table([result(MATRIX, is_thing=(True, True, False))])
     assert headers(one) == ["class", "set", "kind", "IoU", "Acc", "precision", "pixels", "% of pixels"]
