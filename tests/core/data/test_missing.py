@@ -6,16 +6,13 @@ import pytest
 
 from ovseg_cli.core.data.dataset import PreparedData
 from ovseg_cli.core.data.prepare import accepted_missing, missing_pictures, prepare
+from ovseg_cli.core.data.spec import Spec
 from ovseg_cli.core.errors import DataError
-from tests.core.data.handmade import SPEC, folders_of, make_source
+from tests.core.data.handmade import SPEC, folders_of, make_source, make_spec
 
 
-def spec_of(tmp_path: Path, train: int):
-    from ovseg_cli.core.data.specs import load_spec
-
-    path = tmp_path / "mini.toml"
-    path.write_text(SPEC.replace("train = { images = 2 }", f"train = {{ images = {train} }}"))
-    return load_spec(path)
+def spec_of(tmp_path: Path, train: int) -> Spec:
+    return make_spec(tmp_path, SPEC.replace("train = { images = 2 }", f"train = {{ images = {train} }}"))
 
 
 def test_missing_pictures_are_counted_by_subset(tmp_path: Path) -> None:
