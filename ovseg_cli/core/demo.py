@@ -62,8 +62,8 @@ ROWS = (
 WORDS_ROW = ROWS[1]
 ELSE = "something else"
 PICTURE_NOTES = (
-    "comparison.png: four pictures of the scored ones, chosen to show both what works and what does not.",
-    f"words-*: MaskCLIP gives each pixel one of your words, or '{ELSE}' where another name of the world fits better.",
+    "comparison.png: four pictures of val, chosen to show both what works and what does not.",
+    f"words-*: {WORDS_ROW.caption} gives each pixel one of your words, or '{ELSE}' where another name of the world fits better.",
 )
 
 
