@@ -114,18 +114,39 @@ def _class_of_row(vocabulary: Vocabulary) -> Tensor:
 
 
 def _warn_about(clip: ClipModel, vocabulary: Vocabulary, texts: list[str], reporter: Reporter) -> None:
-    unknown = clip.tokenizer.unknown(texts)
-    if unknown:
-        reporter.warn(
-            f"{clip.name} was never trained on {_few(unknown)}: each gets a random feature of its own, so what is "
-            "predicted for it means nothing. --clip ViT-B-16 knows every word"
-        )
+    _warn_about_unknown(clip, vocabulary, reporter)
     cut = set(clip.tokenizer.too_long(texts))
     names = [name for names in vocabulary.synonyms for name in names]
     cut_names = [n for n in names if cut and any(t.format(n) in cut for t in vocabulary.templates)]
     if cut_names:
         length = clip.tokenizer.context_length
         reporter.warn(f"{_few(cut_names)}: longer than the {length} tokens that {clip.name} reads; the end is cut off")
+
+
+def unknown_words(clip: ClipModel, vocabulary: Vocabulary) -> list[str]:
+    """Words of the names and synonyms that the tokenizer does not know, sorted; their features are random."""
+    return clip.tokenizer.unknown([name for names in vocabulary.synonyms for name in names])
+
+
+def _warn_about_unknown(clip: ClipModel, vocabulary: Vocabulary, reporter: Reporter) -> None:
+    """Name unknown words by where they come from: classes, the words that stand for a background, templates."""
+    place, synonyms = vocabulary.background, vocabulary.synonyms
+    of_classes = clip.tokenizer.unknown([name for i, row in enumerate(synonyms) if i != place for name in row])
+    if of_classes:
+        reporter.warn(
+            f"{clip.name} was never trained on {_few(of_classes)}: each gets a random feature, which may win anywhere. "
+            "The pixels that it gets mean nothing, and other classes lose them. --clip ViT-B-16 knows every word"
+        )
+    of_background = sorted(set(clip.tokenizer.unknown(synonyms[place])) - set(of_classes)) if place is not None else []
+    if of_background:
+        name = vocabulary.class_names[place or 0]
+        reporter.warn(
+            f"'{name}' stands for {len(synonyms[place or 0])} words ({_few(synonyms[place or 0][:3])}, …), and "
+            f"{clip.name} was never trained on {_few(of_background)}: what becomes '{name}' by them means nothing"
+        )
+    of_templates = clip.tokenizer.unknown([template.format("") for template in vocabulary.templates])
+    if of_templates:
+        reporter.warn(f"{clip.name} was never trained on {_few(of_templates)}, words of the templates: all suffers")
 
 
 def _few(words: Sequence[str]) -> str:

@@ -168,8 +168,9 @@ def _refuse_doubles(synonyms: Sequence[Sequence[str]], where: str) -> None:
         for name in row:
             first = owner.setdefault(name.casefold(), number)
             if first != number:
-                also = synonyms[first][0]
-                raise UsageError(f"{where}: '{name}' stands twice, for '{also}' and for '{row[0]}'.", "Remove one.")
+                owners = list(dict.fromkeys([synonyms[first][0].casefold(), row[0].casefold()]))
+                both = f", for '{synonyms[first][0]}' and for '{row[0]}'" if len(owners) > 1 else ""
+                raise UsageError(f"{where}: '{name}' stands twice{both}.", "Remove one.")
         if len({name.casefold() for name in row}) < len(row):
             raise UsageError(f"{where}: a synonym of '{row[0]}' stands twice.", "Remove one.")
 

@@ -4,12 +4,13 @@ Each picture becomes `STEM.png` (class ids, 8 or 16 bit), `STEM_overlay.png` (fo
 RLE; see `segmentation.Segmentation.document`). Finding the pictures needs no torch.
 """
 
+import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ovseg_cli.core.errors import UsageError, nearest
+from ovseg_cli.core.errors import UsageError
 from ovseg_cli.core.files import make_folder
 from ovseg_cli.core.reporter import Reporter, Silent
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _NO_PICTURES = {"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5"}  # formats that Pillow names but does not decode itself
 _NAMED = 5
+_ALIKE = 0.75  # of the letters of two stems, from which one is offered for the other
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,13 @@ class Jobs:
 
     Attributes:
         pictures: In the order given; folders by name.
-        skipped: Files in folders that are no pictures, and sub-folders.
+        skipped: Files in folders that are no pictures.
+        unsearched: Folders in folders; what is in them is not done.
     """
 
     pictures: tuple[Job, ...]
     skipped: tuple[Path, ...] = ()
+    unsearched: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,8 @@ def find_pictures(inputs: Sequence[Path], out: Path) -> Jobs:
                 f"--out {out}: this is the folder of {path.name} itself; label maps would lie among the pictures.",
                 "Choose another --out.",
             )
-    return Jobs(tuple(_with_stems(pictures.values())), tuple(skipped))
+    files, below = [p for p in skipped if not p.is_dir()], [p for p in skipped if p.is_dir()]
+    return Jobs(tuple(_with_stems(pictures.values())), tuple(files), tuple(below))
 
 
 def predict_folder(
@@ -123,9 +128,11 @@ def predict_folder(
     reporter = reporter or Silent()
     make_folder(Path(out))
     if jobs.skipped:
-        names = ", ".join(path.name for path in jobs.skipped[:_NAMED])
-        more = ", …" if len(jobs.skipped) > _NAMED else ""
-        reporter.say(f"skipping {len(jobs.skipped)} that are no pictures: {names}{more}")
+        count = len(jobs.skipped)
+        word = "file that is no picture" if count == 1 else "files that are no pictures"
+        reporter.say(f"skipping {count} {word}: {_names(jobs.skipped)}")
+    if jobs.unsearched:
+        reporter.say(f"folders within folders are not searched; name them, too: {_names(jobs.unsearched, full=True)}")
     outputs: list[tuple[Job, tuple[Path, ...]]] = []
     failed: list[tuple[Path, str]] = []
     try:
@@ -142,6 +149,11 @@ def predict_folder(
     return Done(tuple(outputs), tuple(failed), jobs.skipped)
 
 
+def _names(paths: Sequence[Path], full: bool = False) -> str:
+    names = ", ".join(str(path) if full else path.name for path in paths[:_NAMED])
+    return f"{names}, …" if len(paths) > _NAMED else names
+
+
 def _one(segmenter: "Segmenter", job: Job, query: "Query", out: Path) -> tuple[Path, ...]:
     from ovseg_cli.core.prediction.segmentation import OUTPUTS, refuse_foreign
     from ovseg_cli.core.prediction.segmenter import read_picture
@@ -155,8 +167,7 @@ def _look_into(path: Path) -> tuple[list[Path], list[Path]]:
     if path.is_file():
         return [path], []
     if not path.exists():
-        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        hit = nearest(path.name, siblings)
+        hit = _similar_file(path)
         raise UsageError(f"{path}: there is no such file or folder.", f"Did you mean '{hit}'?" if hit else None)
     if not path.is_dir():
         raise UsageError(f"{path}: this is neither a file nor a folder.")
@@ -167,9 +178,32 @@ def _look_into(path: Path) -> tuple[list[Path], list[Path]]:
     endings = picture_endings()
     found = [p for p in entries if p.is_file() and p.suffix.lower() in endings]
     if not found:
-        what = f"none of its {len(entries)} files is a picture" if entries else "it is empty"
-        raise UsageError(f"{path}: there is no picture in this folder, {what}.", "Name a folder of pictures.")
+        raise UsageError(f"{path}: there is no picture in this folder, {_what_else(entries)}.", _mend(entries))
     return found, [p for p in entries if p not in set(found)]
+
+
+def _similar_file(path: Path) -> Path | None:
+    """Find a file that a slip of the finger may have meant: one part of its name is the same, the other alike."""
+    siblings = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
+    same_stem = [p for p in siblings if p.stem.casefold() == path.stem.casefold()]
+    by_stem = {p.stem.casefold(): p for p in siblings if p.suffix.casefold() == path.suffix.casefold()}
+    hits = difflib.get_close_matches(path.stem.casefold(), list(by_stem), n=1, cutoff=_ALIKE)
+    return next(iter([*same_stem, *(by_stem[hit] for hit in hits)]), None)
+
+
+def _what_else(entries: Sequence[Path]) -> str:
+    below = [path for path in entries if path.is_dir()]
+    if not entries:
+        return "it is empty"
+    if len(below) == len(entries):
+        return "only folders, which are not searched"
+    rest = "; folders in it are not searched" if below else ""
+    return f"none of its {len(entries) - len(below)} files is a picture{rest}"
+
+
+def _mend(entries: Sequence[Path]) -> str:
+    below = [path for path in entries if path.is_dir()]
+    return f"Name a folder of pictures, for instance {below[0]}" if below else "Name a folder of pictures."
 
 
 def picture_endings() -> set[str]:

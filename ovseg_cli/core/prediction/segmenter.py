@@ -44,11 +44,13 @@ class Query:
         class_names: K names of the result; with a threshold and no class `background`, that one is added.
         text: Text features of the names.
         readout: How scores become ids.
+        unknown_words: Words of the names that the model was never trained on; what it predicts for them means nothing.
     """
 
     class_names: tuple[str, ...]
     text: TextFeatures
     readout: Readout
+    unknown_words: tuple[str, ...] = ()
 
 
 class Segmenter:
@@ -74,6 +76,11 @@ class Segmenter:
         self.cache = cache
         self.reporter = reporter or Silent()
         self._queries: dict[tuple[str, float | None], Query] = {}
+
+    def __repr__(self) -> str:
+        """One line: method, CLIP, device, and the data set whose names are the default."""
+        names = f", names of {self.data}" if self.data else ""
+        return f"Segmenter({self.method.name}, {self.method.clip.name}, {self.method.clip.device}{names})"
 
     @classmethod
     def build(
@@ -148,6 +155,7 @@ class Segmenter:
             background=query.readout.background,
             source=source,
             model=self.label,
+            unknown_words=query.unknown_words,
         )
 
     def _vocabulary(self, names: Names | Vocabulary | None, templates: Sequence[str] | None) -> Vocabulary:
@@ -158,15 +166,16 @@ class Segmenter:
         return parse_classes(names, templates)
 
     def _own_vocabulary(self) -> Vocabulary:
-        from ovseg_cli.core.data.specs import parse_data
+        from ovseg_cli.core.data.find import find_data
+        from ovseg_cli.core.data.specs import NO_SPLIT
 
         if self.data is None:
             raise UsageError(f"{self.label}: there are no class names to look for.", 'Give some: --classes "cat, dog".')
-        choice = parse_data(self.data, None)
-        return choice.spec.vocabulary(choice.split)
+        spec = find_data(f"{self.data.partition(':')[0]}:{NO_SPLIT}", None, folders()).spec
+        return spec.vocabulary()
 
     def _encode(self, vocabulary: Vocabulary, threshold: float | None) -> Query:
-        from ovseg_cli.core.clip.text import text_features
+        from ovseg_cli.core.clip.text import text_features, unknown_words
 
         clip = self.method.clip
         text = text_features(clip, vocabulary, self.cache, self.reporter).to(clip.device)
@@ -176,7 +185,8 @@ class Segmenter:
         if len(text.features) == 1:  # a softmax over one name is 1 everywhere, so that a threshold does nothing either
             self.reporter.warn(f"there is only one name: every pixel becomes '{names[0]}'. Add names, or `background`.")
         scale = None if threshold is None else self.method.probability_scale
-        return Query(names, text, Readout(softmax_scale=scale, threshold=threshold, background=background))
+        readout = Readout(softmax_scale=scale, threshold=threshold, background=background)
+        return Query(names, text, readout, tuple(unknown_words(clip, vocabulary)))
 
 
 def load(

@@ -50,7 +50,7 @@ BAD = {
     "only commas": (",,", "name is empty"),
     "trailing comma": ("cat,", "name is empty"),
     "empty synonym": ("cat/", "name is empty"),
-    "double class": ("cat, dog, Cat", "stands twice"),
+    "double class": ("cat, dog, Cat", "'Cat' stands twice. Remove"),
     "synonym of another": ("cat/pet, dog/pet", "'pet' stands twice, for 'cat' and for 'dog'"),
     "double synonym": ("cat/CAT", "synonym of 'cat' stands twice"),
     "control character": ("cat\x07", "control character"),

@@ -67,7 +67,10 @@ def test_what_is_no_picture_is_skipped_aloud(tmp_path: Path):
     (tmp_path / "in" / "below").mkdir()
     reporter = Talking()
     done = run([tmp_path / "in"], tmp_path / "out", reporter)
-    assert reporter.said == ["skipping 2 that are no pictures: below, notes.txt"]
+    assert reporter.said == [
+        "skipping 1 file that is no picture: notes.txt",
+        f"folders within folders are not searched; name them, too: {tmp_path / 'in' / 'below'}",
+    ]
     assert len(done.outputs) == 1 and done.error() is None
 
 
@@ -157,7 +160,7 @@ def test_full_disk_stops_at_once_and_leaves_no_half_file(tmp_path: Path, monkeyp
     "make, part",
     [
         (lambda folder: folder / "nothing.jpg", "no such file or folder"),
-        (lambda folder: folder / "holiday.jpq", "Did you mean 'holiday.jpg'"),
+        (lambda folder: folder / "holiday.jpq", "holiday.jpg'?"),
         (lambda folder: folder / "empty", "it is empty"),
         (lambda folder: folder / "texts", "none of its 1 files is a picture"),
     ],
@@ -181,3 +184,27 @@ def test_one_bad_picture_alone_gives_its_own_reason(tmp_path: Path):
     (tmp_path / "a.png").write_bytes(b"")
     error = run([tmp_path / "a.png"], tmp_path / "out").error()
     assert error is not None and "empty (0 bytes)" in error.message
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("holidy.jpg", "holiday.jpg"),
+        ("Holiday.png", "holiday.jpg"),
+        ("none.jpg", None),
+        ("one.jpg", "one.png"),
+        ("x.png", None),
+    ],
+)
+def test_only_a_near_name_is_offered(tmp_path: Path, typed: str, offered: str | None):
+    picture(tmp_path / "holiday.jpg")
+    picture(tmp_path / "one.png")
+    with pytest.raises(UsageError) as caught:
+        find_pictures([tmp_path / typed], tmp_path / "out")
+    assert caught.value.mend == (f"Did you mean '{tmp_path / offered}'?" if offered else None)
+
+
+def test_folder_of_folders_names_one_of_them(tmp_path: Path):
+    picture(tmp_path / "in" / "below" / "a.jpg")
+    with pytest.raises(UsageError, match="only folders, which are not searched. Name .* for instance .*below"):
+        find_pictures([tmp_path / "in"], tmp_path / "out")

@@ -22,7 +22,7 @@ WORDS = ("a", "photo", "of", "red", "green", "blue", "thing")
 @pytest.fixture(scope="session")
 def clip_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CLIP of random weights that describes itself: one block, 8-pixel patches, a dozen words."""
-    tokenizer = WordTokenizer(WORDS, 10, reserve=16)
+    tokenizer = WordTokenizer(WORDS, 10, reserve=128)
     text = {"context_length": 10, "vocab_size": tokenizer.vocab_size, "width": 32, "heads": 2, "layers": 1}
     vision = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8}
     config = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text, "quick_gelu": False}
@@ -193,3 +193,31 @@ def test_wrong_models_are_refused_with_a_sentence(arguments, kind, part, clip_fi
     with pytest.raises(OvsegError) as error:
         load(given.pop("model"), **given)
     assert isinstance(error.value, kind) and part in str(error.value)
+
+
+def test_unknown_words_are_in_the_result_and_by_origin_in_the_warnings(model: Segmenter):
+    result = model.predict(noise(), ["red", "Blue Unicorn", "background"])
+    assert {"unicorn", "wall"} <= set(result.unknown_words) and "red" not in result.unknown_words
+    assert result.document()["unknown_words"] == list(result.unknown_words)
+    assert result.class_names == ("red", "Blue Unicorn", "background"), "names stay as typed"
+    of_classes, of_background = (line for line in model.reporter.warnings if "never trained" in line)  # type: ignore[attr-defined]
+    assert "on 'unicorn':" in of_classes and "mean nothing" in of_classes and "wall" not in of_classes
+    assert of_background.startswith("'background' stands for") and "'wall'" in of_background
+    known = model.predict(noise(), ["red", "blue thing"])
+    assert known.unknown_words == () and known.document()["unknown_words"] == []
+
+
+def test_unknown_words_of_templates_are_named_as_such(model: Segmenter):
+    result = model.predict(noise(), ["red", "blue"], templates=["a sketch of {}"])
+    assert result.unknown_words == ()
+    assert any("'sketch', words of the templates" in line for line in model.reporter.warnings)  # type: ignore[attr-defined]
+
+
+def test_model_shows_itself_in_one_line(model: Segmenter):
+    assert repr(model) == f"Segmenter(maskclip, {model.method.clip.name}, cpu)"
+
+
+def test_names_of_the_data_are_known_whatever_the_split(model: Segmenter):
+    for label in ("toy", "toy:novel", "toy:custom-0123abcd"):
+        model.data = label
+        assert len(model.query().class_names) == 32
