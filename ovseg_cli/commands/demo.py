@@ -16,7 +16,10 @@ def demo(
     full: Annotated[
         bool, typer.Option("--full", help="Train every row from scratch, for claims with a spread; takes long.")
     ] = False,
-    seeds: Annotated[int, typer.Option(min=1, metavar="N", help="With --full: how many seeds are trained.")] = 3,
+    seeds: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="With --full: how many seeds are trained.", show_default="3"),
+    ] = None,
     classes: Annotated[
         str, typer.Option(metavar='"a, b"', help="Your words: pictures that hold them are drawn and labelled.")
     ] = "grass, brick, leaves, a red plain toy, a purple striped toy",
@@ -35,6 +38,9 @@ def demo(
 
     if quick and full:
         raise UsageError("--quick and --full exclude each other.", "Leave one out.")
-    request = demonstration.DemoRequest(out, quick=quick, full_seeds=seeds if full else 0, words=classes, gpus=gpus)
+    if seeds is not None and not full:
+        raise UsageError(f"--seeds {seeds}: without --full nothing is trained.", "Add --full, or leave --seeds out.")
+    count = (seeds or 3) if full else 0
+    request = demonstration.DemoRequest(out, quick=quick, full_seeds=count, words=classes, gpus=gpus)
     outcome = demonstration.run_demo(request, console.TerminalReporter())
     views.show_demo(outcome, json)

@@ -21,9 +21,9 @@ from ovseg_cli.core.data.prepare import prepare
 from ovseg_cli.core.data.specs import Spec, load_spec
 from ovseg_cli.core.evaluation.request import EvalRequest, resolve
 from ovseg_cli.core.evaluation.results import Result
-from ovseg_cli.core.evaluation.session import score
+from ovseg_cli.core.evaluation.session import find_scored, score
 from ovseg_cli.core.files import make_folder, write_text
-from ovseg_cli.core.prediction.segmenter import Segmenter, load
+from ovseg_cli.core.prediction.segmenter import Segmenter
 from ovseg_cli.core.report.cells import Table
 from ovseg_cli.core.report.compare import difference_table
 from ovseg_cli.core.report.figures import PanelRow, side_by_side
@@ -32,7 +32,7 @@ from ovseg_cli.core.report.grouping import Group
 from ovseg_cli.core.report.tables import View, result_table
 from ovseg_cli.core.reporter import Reporter
 from ovseg_cli.core.runs import list_runs
-from ovseg_cli.core.runtime import Folders
+from ovseg_cli.core.runtime import Folders, open_runtime
 from ovseg_cli.core.types import Vocabulary
 
 DATA = "toy:combo"
@@ -63,7 +63,8 @@ WORDS_ROW = ROWS[1]
 ELSE = "something else"
 PICTURE_NOTES = (
     "comparison.png: four pictures of val, chosen to show both what works and what does not.",
-    f"words-*: {WORDS_ROW.caption} gives each pixel one of your words, or '{ELSE}' where another name of the world fits better.",
+    f"words-*: {WORDS_ROW.caption} gives each pixel one of your words, "
+    f"or '{ELSE}' where another name of the world fits better.",
 )
 
 
@@ -190,7 +191,8 @@ def _scored(row: Row, clips: Sequence[str], request: DemoRequest, reporter: Repo
             force=True,  # plain CLIP may score below chance here: that is a finding of the demo, not a mistake
         )
         plan = resolve(asked, request.folders, reporter)
-        results += [item.result for item in score(plan, request.folders, reporter)]
+        stored = find_scored(plan, request.folders, reporter)
+        results.append((stored or score(plan, request.folders, reporter)[0]).result)
     return results
 
 
@@ -201,7 +203,10 @@ def _tables(groups: Sequence[Group]) -> list[Table]:
 
 
 def _segmenter(row: Row, clip: str, request: DemoRequest, reporter: Reporter) -> Segmenter:
-    return load(row.method, clip=clip, device=None, runs=request.folders.runs, reporter=reporter, **row.settings)
+    """The model of a row as it was scored: with the data set's own settings."""
+    asked = EvalRequest(model=row.method, data=(DATA,), clip=clip, settings=row.settings, gpus=request.gpus)
+    choice = resolve(asked, request.folders, reporter).models[0]
+    return Segmenter.build(choice, open_runtime(request.gpus), request.folders.cache, reporter)
 
 
 def _compare_picture(clip: str, request: DemoRequest, reporter: Reporter) -> Path:

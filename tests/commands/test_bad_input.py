@@ -72,6 +72,7 @@ WRONG_WORDS = {
     "show: unknown split": (["show", "voc:15-6"], 2, ["15-6", "15-5"]),
     "demo: quick and full": (["demo", "--quick", "--full"], 2, ["--quick", "--full"]),
     "demo: no seed": (["demo", "--full", "--seeds", "0"], 2, ["seeds"]),
+    "demo: seeds without training": (["demo", "--quick", "--seeds", "2"], 2, ["--full"]),
     "demo: no words": (["demo", "--quick", "--classes", ""], 2, ["class"]),
 }  # fmt: skip
 

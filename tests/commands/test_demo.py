@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ovseg_cli.core import demo
+from ovseg_cli.core.data.dataset import PreparedData
 from ovseg_cli.core.evaluation.result_files import load_result
 from ovseg_cli.core.reporter import Silent
 
@@ -119,6 +121,24 @@ def test_full_demo_trains_each_seed_once(tmp_path: Path, monkeypatch: pytest.Mon
     assert all(row["mIoU_n"] == 2 and row["mIoU_spread"] >= 0 for row in table)
     trained = sorted((tmp_path / "demo" / "runs").glob("toy-clip-*"))
     assert len(trained) == 2 and ToyClipConfig(**short)
-    stamps = [path.stat().st_mtime_ns for path in trained]
-    demo.run_demo(request, Silent())
-    assert [path.stat().st_mtime_ns for path in sorted((tmp_path / "demo" / "runs").glob("toy-clip-*"))] == stamps
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "demo" / "runs").iterdir()}
+    again = demo.run_demo(request, Silent()).tables[0].records()
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "demo" / "runs").iterdir()} == before
+    assert again == table
+
+
+def test_pictures_show_what_was_scored(outcome: tuple[Path, dict]) -> None:
+    """The segmenter of a row gives the label maps whose counts stand in its result."""
+    from ovseg_cli.core.data.specs import parse_data
+    from ovseg_cli.core.evaluation.confusion import count
+
+    place, document = outcome
+    request = demo.DemoRequest(place / "ovseg-demo", quick=True, gpus=0)
+    for row, scored in zip(demo.ROWS, document["tables"][0]["rows"], strict=True):
+        result = load_result(next((place / scored["run"]).glob("results/*.json")))
+        choice = parse_data(demo.DATA)
+        data = PreparedData.open(choice.spec, request.folders).subset("val")
+        model = demo._segmenter(row, "toy-clip", request, Silent())
+        ids = model.segment(data.image(0), model.query(choice.spec.vocabulary(choice.split))).label_map
+        mine = count(torch.from_numpy(ids.astype("int64")), data[0].label, result.num_classes, 255)
+        assert (mine.matrix() == result.counts[0].matrix()).all()

@@ -13,7 +13,7 @@ from ovseg_cli import __version__
 from ovseg_cli.core.clip.prompts import PHOTO, resolve_templates
 from ovseg_cli.core.clip.text import text_features
 from ovseg_cli.core.data.dataset import PreparedData
-from ovseg_cli.core.evaluation.evaluate import evaluate
+from ovseg_cli.core.evaluation.evaluate import describe_readout, evaluate
 from ovseg_cli.core.evaluation.request import EvalPlan, EvalRequest, result_name
 from ovseg_cli.core.evaluation.results import Facts, Result
 from ovseg_cli.core.files import digest_of
@@ -65,6 +65,32 @@ def score(plan: EvalPlan, folders: Folders, reporter: Reporter) -> list[Scored]:
     if plan.models[0].run is None:
         run.finish()
     return scored
+
+
+def find_scored(plan: EvalPlan, folders: Folders, reporter: Reporter) -> Scored | None:
+    """Return a stored result of the very same evaluation of a plan's first data set, or None.
+
+    The same: data, weights, vocabulary, settings, readout, number of pictures and version of ovseg.
+    """
+    request, choice, model = plan.request, plan.data[0], plan.models[0]
+    method = build_method(model, open_runtime(request.gpus, request.seed).device, reporter)
+    vocabulary = vocabulary_of(choice, request)
+    wanted = {
+        "data": PreparedData.open(choice.spec, folders).fingerprint,
+        "weights": method.clip.digest,
+        "vocabulary": vocabulary.digest(),
+    }
+    readout = describe_readout(readout_of(request, vocabulary, method.probability_scale), vocabulary)
+    protocol = {**readout, "method": method.config.model_dump(mode="json"), "limit": request.limit}
+    for run in list_runs(folders.runs):
+        path = run.path / "results" / f"{result_name(choice, plan.subsets[0], request, _changed(model, request))}.json"
+        if run.method != model.method or not run.is_finished or not path.is_file():
+            continue
+        result = Result.load(path)
+        same = all(result.fingerprints.get(key) == value for key, value in wanted.items())
+        if same and all(result.protocol.get(k) == v for k, v in protocol.items()) and result.version == __version__:
+            return Scored(result, path)
+    return None
 
 
 class _Methods:
