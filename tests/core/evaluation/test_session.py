@@ -1,0 +1,222 @@
+"""What `ovseg eval` makes of a request: readout, vocabulary, runs that go on, notes, seeds."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ovseg_cli.core.clip.prompts import IMAGENET_SELECT, PHOTO
+from ovseg_cli.core.data.prepare import prepare
+from ovseg_cli.core.data.specs import parse_data
+from ovseg_cli.core.errors import OvsegError
+from ovseg_cli.core.evaluation.request import EvalRequest, resolve, result_name
+from ovseg_cli.core.evaluation.session import _clip_of, readout_of, score, vocabulary_of
+from ovseg_cli.core.reporter import Silent
+from ovseg_cli.core.runs import create_run
+from ovseg_cli.core.types import Readout, Vocabulary
+from tests.core.data import handmade
+
+VOCABULARY = Vocabulary(
+    ("sky", "cat", "dog"), (("sky",), ("cat",), ("dog",)), unseen=(False, True, False), background=0
+)
+
+
+def test_readout_of_a_plain_request_lets_all_compete():
+    assert readout_of(EvalRequest(), VOCABULARY, 50.0) == Readout()
+
+
+def test_penalty_applies_to_seen_ids():
+    readout = readout_of(EvalRequest(seen_penalty=0.5), VOCABULARY, 50.0)
+    assert (readout.seen_penalty, readout.seen_ids, readout.candidates) == (0.5, (0, 2), None)
+
+
+@pytest.mark.parametrize(("candidates", "ids"), [("all", None), ("seen", (0, 2)), ("unseen", (1,))])
+def test_candidates_are_the_ids_of_their_set(candidates, ids):
+    assert readout_of(EvalRequest(candidates=candidates), VOCABULARY, 50.0).candidates == ids
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.4])
+def test_threshold_comes_with_the_method_s_scale_and_the_background(threshold):
+    readout = readout_of(EvalRequest(background_threshold=threshold), VOCABULARY, 50.0)
+    assert (readout.threshold, readout.softmax_scale, readout.background) == (threshold, 50.0, 0)
+
+
+def test_templates_are_the_request_s_else_the_spec_s_else_the_photo():
+    toy, camvid = parse_data("toy"), parse_data("camvid")
+    assert list(vocabulary_of(toy, EvalRequest()).templates) == toy.spec.preset.templates
+    assert camvid.spec.preset.templates is None and vocabulary_of(camvid, EvalRequest()).templates == PHOTO
+    for choice in (toy, camvid):
+        assert vocabulary_of(choice, EvalRequest(templates="imagenet-select")).templates == IMAGENET_SELECT
+        assert vocabulary_of(choice, EvalRequest(templates="a {}!")).templates == ("a {}!",)
+
+
+def test_names_are_the_variant_s():
+    choice = parse_data("ade20k-150")
+    found = {variant.id: vocabulary_of(choice, EvalRequest(names=variant.id)) for variant in choice.spec.name_variants}
+    for name, vocabulary in found.items():
+        assert vocabulary.synonyms == tuple(tuple(texts) for texts in choice.spec.texts(name))
+    assert any(v.synonyms != vocabulary_of(choice, EvalRequest()).synonyms for v in found.values())
+
+
+def test_unseen_flags_are_the_class_split_s():
+    flags = {label: vocabulary_of(parse_data(label), EvalRequest()).unseen for label in ("toy:combo", "toy:novel")}
+    assert flags["toy:combo"] != flags["toy:novel"]
+    assert sum(vocabulary_of(parse_data("toy", "grass, snow"), EvalRequest()).unseen) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "stem"),
+    [
+        ({}, "toy-combo-val-all"),
+        ({"candidates": "unseen"}, "toy-combo-val-unseen"),
+        ({"seen_penalty": 0.25}, "toy-combo-val-all-gamma0.25"),
+        ({"background_threshold": 0.0}, "toy-combo-val-all-thr0"),
+        ({"limit": 7}, "toy-combo-val-all-first7"),
+    ],
+)
+def test_result_is_named_after_what_makes_its_protocol(change, stem):
+    assert result_name(parse_data("toy"), "val", EvalRequest(**change), "") == stem
+    changed = result_name(parse_data("toy"), "tune", EvalRequest(**change), "ab12")
+    assert changed == f"{stem}-ab12".replace("val", "tune")
+
+
+# --- with prepared data -------------------------------------------------------------------------------------------
+
+
+class Stopping(Silent):
+    """Interrupts after three pictures."""
+
+    def track(self, items, what, total=None):
+        for number, item in enumerate(items):
+            if number == 3:
+                raise KeyboardInterrupt
+            yield item
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """Eight pictures of three colours as a data set in which the official count is nine."""
+    text = handmade.SPEC.replace("train = { images = 2 }\nval = { images = 1 }", "val = { images = 9 }")
+    train = text[text.index("[layouts.subsets.train]") : text.index("[layouts.subsets.val]")]
+    preset = '[preset]\nclip = "toy-clip"\nresize = "none"\nside = 32\n'
+    spec = handmade.make_spec(tmp_path, text.replace(train, "") + preset)
+    generator = np.random.default_rng(0)
+    for i in range(8):
+        raw = generator.choice([0, 10, 20, 30], (32, 32))
+        handmade.write_png(tmp_path / "source" / "labels" / "val" / f"{i}.png", raw)
+        image = np.stack([raw * 8, 255 - raw * 8, raw], axis=-1)
+        handmade.write_png(tmp_path / "source" / "images" / "val" / f"{i}.png", image)
+    prepare(spec, handmade.folders_of(tmp_path), tmp_path / "source", workers=1)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OVSEG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("sys.argv", ["ovseg", "eval"])
+    return tmp_path
+
+
+def scored(place, reporter=None, **options):
+    folders = handmade.folders_of(place)
+    asked = {"model": "clip", "data": ("./mini.toml",), "gpus": 0, "force": True, "settings": {"windows_per_batch": 1}}
+    plan = resolve(EvalRequest(**{**asked, **options}), folders, reporter or Silent())
+    return score(plan, folders, reporter or Silent())[0]
+
+
+def test_interrupted_evaluation_goes_on_in_its_own_run(place):
+    with pytest.raises(KeyboardInterrupt):
+        scored(place, Stopping())
+    (run,) = (place / "runs").iterdir()
+    assert not (run / "finished").exists() and list(run.glob("results/*.unfinished.jsonl"))
+    done = scored(place)
+    assert done.path.parent.parent == run and (run / "finished").exists()
+    assert [file.name for file in run.glob("results/*")] == [done.path.name]
+    assert scored(place).path.parent.parent != run, "a finished one is left alone"
+
+
+@pytest.mark.parametrize(
+    "other", [{"settings": {"windows_per_batch": 1, "side": 40}}, {"clip": "copy"}, {"model": "maskclip"}, {"argv": 1}]
+)
+def test_interrupted_evaluation_of_another_kind_is_left_alone(place, monkeypatch, other):
+    with pytest.raises(KeyboardInterrupt):
+        scored(place, Stopping())
+    (run,) = (place / "runs").iterdir()
+    if other.pop("argv", None):
+        monkeypatch.setattr("sys.argv", ["ovseg", "eval", "--limit", "4"])
+    if "clip" in other:
+        (place / "copy.safetensors").write_bytes(registry_asset().read_bytes())
+        other["clip"] = "./copy.safetensors"
+    assert scored(place, **other).path.parent.parent != run
+
+
+def registry_asset() -> Path:
+    import ovseg_cli
+
+    return Path(ovseg_cli.__file__).parent / "assets" / "toy_clip.safetensors"
+
+
+def test_named_run_is_not_called_finished_by_being_scored(place):
+    first = scored(place).path.parent.parent
+    (first / "finished").unlink()
+    scored(place, model=str(first), settings={})
+    assert not (first / "finished").exists()
+
+
+def test_result_says_what_is_missing_and_what_was_left_out(place):
+    result = scored(place, limit=4).result
+    assert len(result.images) == 4 and len(result.notes) == 2
+    assert "only 8 of the official 9 pictures" in result.notes[0] and "first 4 pictures" in result.notes[1]
+    assert len(scored(place).result.images) == 8 and len(scored(place).result.notes) == 1
+
+
+def test_result_names_split_seed_and_everything_that_makes_its_protocol(place):
+    result = scored(place, seed=7).result
+    assert (result.class_split, result.seed, result.protocol["clip"]) == ("no-dog", 7, "toy-clip")
+    assert result.protocol["names"] is None and result.protocol["limit"] is None
+    assert result.protocol["synonym_rule"] == "mean" and result.protocol["method"]["side"] == 32
+    assert {"data", "weights", "vocabulary", "protocol"} <= set(result.fingerprints)
+    assert result.environment["device"] == "cpu"
+
+
+def test_own_class_split_of_a_run_holds_when_it_is_scored_again(place):
+    first = scored(place, unseen="grass")
+    assert [n for n, flag in zip(first.result.class_names, first.result.unseen, strict=True) if flag] == ["grass"]
+    run = str(first.path.parent.parent)
+    again = scored(place, model=run, data=(), settings={}, limit=5).result
+    assert again.unseen == first.result.unseen
+    other = scored(place, model=run, data=(), settings={}, unseen="cat", limit=6).result
+    assert [n for n, flag in zip(other.class_names, other.unseen, strict=True) if flag] == ["cat"]
+
+
+def test_seed_of_a_result_is_that_of_the_clip_that_was_trained_here(tmp_path):
+    run = create_run(tmp_path, "toy-clip", "toy-clip", "toy", {}, seed=5)
+    assert _clip_of(str(run.path), 1) == ("toy-clip", 5)
+    assert _clip_of("toy-clip", 1) == ("toy-clip", 1)
+    assert _clip_of(str(tmp_path / "weights.safetensors"), 1) == (str(tmp_path / "weights.safetensors"), 1)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ({"subset": "vale"}, "subset of"),
+        ({"background_threshold": 0.5}, "no background class"),
+        ({"data": ("sa-1b",)}, "masks without classes"),
+        ({"data": ("./mini.toml", "camvid")}, "camvid"),
+    ],
+)
+def test_senseless_request_is_refused_before_a_run_is_made(place, option, said):
+    with pytest.raises(OvsegError, match=said):
+        scored(place, **option)
+    assert not (place / "runs").exists()
+
+
+def test_plan_says_how_many_pictures_will_be_scored(place):
+    folders = handmade.folders_of(place)
+    for limit, images in ((None, 8), (3, 3), (100, 8)):
+        plan = resolve(EvalRequest(model="clip", data=("./mini.toml",), limit=limit), folders, Silent())
+        assert (plan.images, plan.subsets) == ((images,), ("val",))
+        assert plan.models[0].settings == {"resize": "none", "side": 32}
+
+
+def test_without_data_the_one_prepared_last_is_taken(place):
+    plan = resolve(EvalRequest(model="clip"), handmade.folders_of(place), Silent())
+    assert plan.data[0].spec.name == "mini"
+    with pytest.raises(OvsegError, match="ovseg prepare toy"):
+        resolve(EvalRequest(model="clip"), handmade.folders_of(place / "elsewhere"), Silent())
