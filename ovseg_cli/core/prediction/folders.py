@@ -5,13 +5,14 @@ RLE; see `segmentation.Segmentation.document`). Finding the pictures needs no to
 """
 
 import difflib
+import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovseg_cli.core.errors import UsageError
-from ovseg_cli.core.files import make_folder
+from ovseg_cli.core.files import digest_of, make_folder
 from ovseg_cli.core.reporter import Reporter, Silent
 
 if TYPE_CHECKING:
@@ -111,6 +112,8 @@ def predict_folder(
 ) -> Done:
     """Segment pictures one by one and write their files as each is finished.
 
+    Pictures that an earlier call finished with the same model, settings and names are not done again.
+
     Args:
         segmenter: The model.
         jobs: From `find_pictures`.
@@ -125,8 +128,11 @@ def predict_folder(
     Raises:
         MachineError: The output folder cannot be written.
     """
+    from ovseg_cli.core.prediction.segmentation import OUTPUTS
+
     reporter = reporter or Silent()
     make_folder(Path(out))
+    key, made = segmenter.fingerprint(query), 0
     if jobs.skipped:
         count = len(jobs.skipped)
         word = "file that is no picture" if count == 1 else "files that are no pictures"
@@ -138,7 +144,11 @@ def predict_folder(
     try:
         for job in reporter.track(jobs.pictures, "segmenting", len(jobs.pictures)):
             try:
-                outputs.append((job, _one(segmenter, job, query, Path(out))))
+                made_from = _made_from(job, key)
+                if not _is_finished(Path(out), job, made_from):
+                    _one(segmenter, job, query, Path(out), made_from)
+                    made += 1
+                outputs.append((job, tuple(Path(out) / name.format(job.stem) for name in OUTPUTS)))
             except (UsageError, MemoryError) as error:
                 reason = str(error) or f"{job.path}: there is not enough memory for this picture."
                 failed.append((job.path, reason))
@@ -146,7 +156,33 @@ def predict_folder(
     except KeyboardInterrupt:
         reporter.say(f"interrupted: {len(outputs)} of {len(jobs.pictures)} pictures are finished in {out}")
         raise
+    if made < len(outputs):
+        reporter.say(f"{len(outputs) - made} of {len(jobs.pictures)} pictures were finished before")
     return Done(tuple(outputs), tuple(failed), jobs.skipped)
+
+
+def _made_from(job: Job, key: str) -> str:
+    """Fingerprint of a picture's file and of what is done to it; an unreadable file has none."""
+    try:
+        facts = job.path.stat()
+    except OSError:
+        return ""
+    return digest_of([key, str(job.path.resolve()), str(facts.st_size), str(facts.st_mtime_ns)])
+
+
+def _is_finished(out: Path, job: Job, made_from: str) -> bool:
+    """Whether all files are there and say that they were made from the same; the JSON is always written last."""
+    from ovseg_cli.core.prediction.segmentation import OUTPUTS
+
+    paths = [out / name.format(job.stem) for name in OUTPUTS]
+    try:
+        return (
+            bool(made_from)
+            and all(map(Path.is_file, paths))
+            and json.loads(paths[-1].read_text())["made_from"] == made_from
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # cut off or somebody else's: done again, or refused there
 
 
 def _names(paths: Sequence[Path], full: bool = False) -> str:
@@ -154,13 +190,13 @@ def _names(paths: Sequence[Path], full: bool = False) -> str:
     return f"{names}, …" if len(paths) > _NAMED else names
 
 
-def _one(segmenter: "Segmenter", job: Job, query: "Query", out: Path) -> tuple[Path, ...]:
+def _one(segmenter: "Segmenter", job: Job, query: "Query", out: Path, made_from: str) -> None:
     from ovseg_cli.core.prediction.segmentation import OUTPUTS, refuse_foreign
     from ovseg_cli.core.prediction.segmenter import read_picture
 
     refuse_foreign([out / name.format(job.stem) for name in OUTPUTS])  # before the work, not after it
     pixels, source = read_picture(job.path)
-    return tuple(segmenter.segment(pixels, query, source).save(out, job.stem))
+    replace(segmenter.segment(pixels, query, source), made_from=made_from).save(out, job.stem)
 
 
 def _look_into(path: Path) -> tuple[list[Path], list[Path]]:

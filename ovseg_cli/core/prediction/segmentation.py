@@ -32,6 +32,7 @@ class Segmentation:
         model: Which method and CLIP made it, for the JSON; may be empty.
         colors: (K, 3) uint8, of overlay and label map; None takes `palette.colors`.
         unknown_words: Words that the model was never trained on; the legend marks classes with such a word.
+        made_from: Fingerprint of picture, model and names, by which a finished picture is known again; may be empty.
     """
 
     label_map: np.ndarray
@@ -42,6 +43,7 @@ class Segmentation:
     model: str = ""
     colors: np.ndarray | None = None
     unknown_words: tuple[str, ...] = ()
+    made_from: str = ""
 
     def __post_init__(self) -> None:
         if self.label_map.shape != self.image.shape[:2]:
@@ -133,6 +135,7 @@ class Segmentation:
             "kind": KIND,
             "image": self.source,
             "model": self.model,
+            "made_from": self.made_from,
             "height": height,
             "width": width,
             "classes": list(self.class_names),

@@ -20,9 +20,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ovseg_cli import __version__
 from ovseg_cli.core.clip.prompts import resolve_templates
 from ovseg_cli.core.data.images import load_image, to_rgb
 from ovseg_cli.core.errors import ShapeError, UsageError
+from ovseg_cli.core.files import digest_of
 from ovseg_cli.core.prediction.class_lists import BACKGROUND, Names, parse_classes
 from ovseg_cli.core.prediction.segmentation import Segmentation, smallest_dtype
 from ovseg_cli.core.reporter import Reporter, Silent
@@ -156,6 +158,22 @@ class Segmenter:
             source=source,
             model=self.label,
             unknown_words=query.unknown_words,
+        )
+
+    def fingerprint(self, query: Query) -> str:
+        """Digest of all that decides a label map beside the picture: method, settings, weights, names, readout."""
+        method, text = self.method, query.text
+        return digest_of(
+            [
+                __version__,
+                method.name,
+                method.config.model_dump_json(),
+                method.clip.digest,
+                *query.class_names,
+                str(query.readout),
+                str(text.class_of_row.tolist()),
+                text.features.float().cpu().numpy().tobytes(),
+            ]
         )
 
     def _vocabulary(self, names: Names | Vocabulary | None, templates: Sequence[str] | None) -> Vocabulary:

@@ -17,6 +17,9 @@ class BrightOrDark:
     def __init__(self, stop: int | None = None):
         self.count, self.stop = 0, stop
 
+    def fingerprint(self, query: tuple[str, ...]) -> str:
+        return "bright-or-dark " + " ".join(query)
+
     def segment(self, pixels: np.ndarray, query: tuple[str, ...], source: str = "") -> Segmentation:
         if self.count == self.stop:
             raise KeyboardInterrupt
@@ -208,3 +211,35 @@ def test_folder_of_folders_names_one_of_them(tmp_path: Path):
     picture(tmp_path / "in" / "below" / "a.jpg")
     with pytest.raises(UsageError, match="only folders, which are not searched. Name .* for instance .*below"):
         find_pictures([tmp_path / "in"], tmp_path / "out")
+
+
+def test_finished_pictures_are_not_done_again(tmp_path: Path):
+    for stem in "abc":
+        picture(tmp_path / "in" / f"{stem}.png")
+    jobs, out = find_pictures([tmp_path / "in"], tmp_path / "out"), tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        predict_folder(BrightOrDark(stop=2), jobs, NAMES, out)
+    again, reporter = BrightOrDark(), Talking()
+    done = predict_folder(again, jobs, NAMES, out, reporter)
+    assert again.count == 1 and len(done.outputs) == 3
+    assert any("2 of 3 pictures were finished before" in line for line in reporter.said)
+
+
+@pytest.mark.parametrize("change", ["names", "picture", "label map lost", "JSON cut off"])
+def test_what_changed_is_done_again(tmp_path: Path, change: str):
+    path = picture(tmp_path / "in" / "a.png")
+    jobs, out = find_pictures([path], tmp_path / "out"), tmp_path / "out"
+    predict_folder(BrightOrDark(), jobs, NAMES, out)
+    words = NAMES
+    if change == "names":
+        words = ("night", "day")
+    elif change == "picture":
+        picture(path, size=(7, 4))
+    elif change == "label map lost":
+        (out / "a.png").unlink()
+    else:
+        text = (out / "a.json").read_text()
+        (out / "a.json").write_text(text.replace('"made_from": "', '"made_from": "x'))
+    again = BrightOrDark()
+    predict_folder(again, jobs, words, out)
+    assert again.count == 1
