@@ -45,7 +45,7 @@ def show_table(table: "Table") -> None:
     fitted = fit(table, out.width)
     out.print(table.title, style="bold", markup=False)
     if not table.rows:
-        out.print("None yet.", markup=False)
+        out.print("" if fitted.table.notes else "None yet.\n", end="", markup=False)
     elif fitted.widths is None:
         _show_rows(fitted.table)
     else:
@@ -56,14 +56,21 @@ def show_table(table: "Table") -> None:
 
 
 def _show_rows(table: "Table") -> None:
-    """Print each row as lines of `header  value`."""
+    """Print each row as lines of header and value."""
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
     out = console.stdout()
     headers, rows = table.texts()
     widest = max(len(header) for header in headers)
     for first, *rest in rows:
         out.print(first, markup=False)
+        grid = RichTable.grid(padding=(0, 2))
+        grid.add_column(width=widest + 2)
+        grid.add_column(overflow="fold")
         for header, text in zip(headers[1:], rest, strict=True):
-            out.print(f"  {header:<{widest}}  {text}", markup=False)
+            grid.add_row(Text(f"  {header}"), Text(text))
+        out.print(grid)
         out.print()
 
 

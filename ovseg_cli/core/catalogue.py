@@ -109,5 +109,5 @@ def runs(folders: Folders) -> Table:
         )
         for run in list_runs(folders.runs)
     ]
-    notes = () if rows else ("A run is made by: ovseg eval maskclip --data toy",)
+    notes = () if rows else ("There is none yet; `ovseg eval maskclip --data toy` makes one.",)
     return make_table(f"Runs in {folders.runs}", columns, rows, notes)

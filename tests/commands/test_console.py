@@ -71,5 +71,7 @@ def test_a_table_of_long_words_is_shown_row_by_row(
 
 
 def test_an_empty_table_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    views.show_table(Table("Runs", (Column("run", "run"),), (), ("A run is made by: x",)))
-    assert capsys.readouterr().out.splitlines() == ["Runs", "None yet.", "A run is made by: x"]
+    views.show_table(Table("Runs", (Column("run", "run"),), (), ("There is none yet; `x` makes one.",)))
+    views.show_table(Table("Runs", (Column("run", "run"),), ()))
+    out = capsys.readouterr().out
+    assert out.splitlines() == ["Runs", "There is none yet; `x` makes one.", "Runs", "None yet."]

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from ovseg_cli.core.data.palette import colors
+from ovseg_cli.core.data.palette import _place, colors, spec_colors
+from ovseg_cli.core.data.specs import load_spec
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 19, 171, 847])
@@ -48,3 +49,31 @@ def test_twenty_colours_stay_apart_without_red_or_green_cones() -> None:
         seen = np.clip(linear @ np.array(matrix).T, 0, 1) ** (1 / 2.2) * 255
         apart = np.linalg.norm(seen[:, None] - seen[None], axis=-1) + 1e9 * np.eye(20)
         assert apart.min() > 12
+
+
+def test_the_toy_world_has_its_own_colours_and_they_can_be_told_apart():
+    spec = load_spec("toy")
+    own = spec_colors(spec)
+    assert own.tolist() == [c.color for c in spec.classes]
+    places = _place(own)[:, :3]
+    gaps = np.linalg.norm(places[:, None] - places, axis=2)[~np.eye(len(own), dtype=bool)]
+    assert gaps.min() > 0.1
+
+
+def test_classes_without_colours_take_the_palette():
+    spec = load_spec("ade20k-847")
+    assert (spec_colors(spec) == colors(847)).all()
+    voc = load_spec("voc-21")
+    bare = voc.model_copy(update={"classes": [c.model_copy(update={"color": None}) for c in voc.classes]})
+    assert (spec_colors(bare) == colors(21, background=0)).all()
+
+
+def test_a_colour_changes_labels_only_where_labels_are_coded_by_colour():
+    spec = load_spec("toy")
+    recoloured = spec.model_copy(update={"classes": [c.model_copy(update={"color": None}) for c in spec.classes]})
+    assert recoloured.digest() == spec.digest()
+    coded = [
+        one.model_copy(update={"encoding": one.encoding.model_copy(update={"kind": "rgb-png", "rgb_rule": "color"})})
+        for one in (spec, recoloured)
+    ]
+    assert coded[0].digest() != coded[1].digest()
