@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -51,11 +52,23 @@ class Recorded:
         return tuple(tuple(name.split(", ")) for name in self.config["classes"])
 
 
+class Fixture(dict[str, Tensor]):
+    """Recorded tensors; a test that needs one that this set lacks is skipped."""
+
+    def __missing__(self, key: str) -> Tensor:
+        pytest.skip(f"these fixtures record no {key}")
+
+
 def read_fixture(parity: Path, name: str) -> dict[str, Tensor]:
-    return load_file(parity / "pixelclip" / f"{name}.safetensors")
+    path = parity / "pixelclip" / f"{name}.safetensors"
+    if not path.is_file():
+        pytest.skip(f"{path} is absent")
+    return Fixture(load_file(path))
 
 
 def load_recorded(parity: Path, kind: str) -> Recorded:
+    if not (parity / "pixelclip" / f"{kind}_config.json").is_file():
+        pytest.skip(f"{parity / 'pixelclip' / f'{kind}_config.json'} is absent")
     config = json.loads((parity / "pixelclip" / f"{kind}_config.json").read_text())
     tensors = read_fixture(parity, f"{kind}_tensors")
     state = {k: v.float() if v.is_floating_point() else v for k, v in read_fixture(parity, f"{kind}_state").items()}
