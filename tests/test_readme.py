@@ -12,9 +12,9 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from click.testing import Result
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -59,7 +59,7 @@ def others(lines: list[str]) -> list[str]:
     return [line for line in lines if CAMVID not in line]
 
 
-def run(line: str, *more: str) -> Result:
+def run(line: str, *more: str) -> Any:
     """Type a line: globs are expanded, and what training would take hours over is done in two steps."""
     console.debug = False
     line = line.replace("METHOD", "maskclip").replace("NAME", "toy").replace(" …", " runs/*-toy-novel-*")
@@ -90,7 +90,7 @@ def patched() -> Iterator[pytest.MonkeyPatch]:
 
 
 @pytest.fixture(scope="module")
-def answers(patched: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Result]]:
+def answers(patched: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A folder in which the lines of the shell blocks were typed, one after the other, and what they answered."""
     from huggingface_hub import constants
     from PIL import Image
@@ -107,13 +107,13 @@ def answers(patched: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture
-def place(answers: tuple[Path, dict[str, Result]], monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(answers: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(answers[0])
     return answers[0]
 
 
 @pytest.mark.parametrize("line", others(typed()))
-def test_line_of_a_shell_block_runs_in_its_place(answers: tuple[Path, dict[str, Result]], line: str) -> None:
+def test_line_of_a_shell_block_runs_in_its_place(answers: tuple[Path, dict[str, Any]], line: str) -> None:
     answer = answers[1][line]
     if "--pretrained" in line:
         assert answer.exit_code == 4, "weights that must be downloaded, and there is no network"
@@ -123,7 +123,7 @@ def test_line_of_a_shell_block_runs_in_its_place(answers: tuple[Path, dict[str, 
 
 
 @pytest.mark.parametrize("line", others(quoted()))
-def test_line_of_the_text_runs(place: Path, tmp_path: Path, line: str) -> None:
+def test_line_of_the_text_runs(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
     from ovseg_cli.core.data.specs import load_spec
 
     if "COMMAND" in line:
@@ -131,7 +131,8 @@ def test_line_of_the_text_runs(place: Path, tmp_path: Path, line: str) -> None:
             assert f"ovseg {command}" in run(line.replace("COMMAND", command)).stdout, "an example in every help"
         return
     if ".toml" in line:
-        line = line.replace("path/to/mine.toml", str(make_own_data(tmp_path))).replace("DIR", str(tmp_path))
+        make_own_data(tmp_path)
+        monkeypatch.chdir(tmp_path)
     if not line.endswith("DIR"):
         answer = run(line)
         assert answer.exit_code == 0, answer.stderr
@@ -161,31 +162,20 @@ def test_line_with_camvid_prepares_the_samples(samples: Path, tmp_path: Path, pl
     assert (tmp_path / "datasets" / "camvid" / "manifest.json").is_file()
 
 
-def make_own_data(folder: Path) -> Path:
-    """Two pictures and their labels, beside a spec written as those in `data_specs/` are."""
+def make_own_data(folder: Path) -> None:
+    """The README's own `mine.toml`, and in `photos/` one picture with its label for each of its patterns."""
+    import tomllib
+
     import numpy as np
     from PIL import Image
 
-    for kind, shape in (("images", (8, 9, 3)), ("labels", (8, 9))):
-        (folder / kind).mkdir()
-        for name in ("a", "b"):
-            Image.fromarray(np.full(shape, 1, dtype=np.uint8)).save(folder / kind / f"{name}.png")
-    text = """
-        schema = 1
-        name = "mine"
-        title = "Two pictures"
-        ignore_label = 255
-        label_dtype = "uint8"
-        encoding = { kind = "label-png", bits = 8 }
-        subsets = { val = { images = 2 } }
-        classes = [{ name = "grass", raw_id = 0 }, { name = "cat", raw_id = 1 }]
-        [[layouts]]
-        id = "pairs"
-        source = "ours"
-        subsets = { val = { images = "images/{stem}.png", labels = "labels/{stem}.png" } }
-    """
+    text = blocks("toml")[0]
     (folder / "mine.toml").write_text(text)
-    return folder / "mine.toml"
+    for subset in tomllib.loads(text)["layouts"][0]["subsets"].values():
+        for pattern, shape in ((subset["images"], (8, 9, 3)), (subset["labels"], (8, 9))):
+            path = folder / "photos" / pattern.format(stem="a")
+            path.parent.mkdir(parents=True)
+            Image.fromarray(np.full(shape, 1, dtype=np.uint8)).save(path)
 
 
 def test_every_command_is_in_the_readme() -> None:
