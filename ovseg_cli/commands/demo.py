@@ -33,7 +33,8 @@ def demo(
     [dim]ovseg demo --full --seeds 3[/dim]
     """
     from ovseg_cli.commands import console, views
-    from ovseg_cli.core import demo as demonstration
+    from ovseg_cli.core.demo.plan import DemoRequest
+    from ovseg_cli.core.demo.run import run_demo
     from ovseg_cli.core.errors import UsageError
 
     if quick and full:
@@ -41,6 +42,6 @@ def demo(
     if seeds is not None and not full:
         raise UsageError(f"--seeds {seeds}: without --full nothing is trained.", "Add --full, or leave --seeds out.")
     count = (seeds or 3) if full else 0
-    request = demonstration.DemoRequest(out, quick=quick, full_seeds=count, words=classes, gpus=gpus)
-    outcome = demonstration.run_demo(request, console.TerminalReporter())
+    request = DemoRequest(out, quick=quick, full_seeds=count, words=classes, gpus=gpus)
+    outcome = run_demo(request, console.TerminalReporter())
     views.show_demo(outcome, json)

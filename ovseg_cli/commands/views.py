@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
     from ovseg_cli.core.data.prepare import PreparedReport, PreparePlan
-    from ovseg_cli.core.demo import DemoOutcome
+    from ovseg_cli.core.demo.run import DemoOutcome
     from ovseg_cli.core.diagnosis import Check
     from ovseg_cli.core.evaluation.metrics import Rule, Split
     from ovseg_cli.core.evaluation.session import Scored

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from ovseg_cli.core import demo
 from ovseg_cli.core.data.dataset import PreparedData
+from ovseg_cli.core.demo import pictures, plan, run
 from ovseg_cli.core.evaluation.result_files import load_result
 from ovseg_cli.core.reporter import Silent
 
@@ -21,7 +21,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     patch = pytest.MonkeyPatch()
     patch.chdir(tmp_path_factory.mktemp("demo"))
     patch.setenv("OVSEG_CACHE", "cache")
-    patch.setattr(demo, "QUICK_IMAGES", 12)
+    patch.setattr(plan, "QUICK_IMAGES", 12)
     answer = run_command("demo", "--quick", "--gpus", "0", "--json")
     assert answer.code == 0, answer.err
     place = Path.cwd()
@@ -32,7 +32,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
 def test_every_row_is_a_stored_result(outcome: tuple[Path, dict]) -> None:
     place, document = outcome
     rows = document["tables"][0]["rows"]
-    assert len(rows) == len(demo.ROWS)
+    assert len(rows) == len(plan.ROWS)
     for row in rows:
         results = [load_result(f) for f in (place / row["run"]).glob("results/*.json")]
         assert len(results) == 1
@@ -44,7 +44,7 @@ def test_every_row_is_a_stored_result(outcome: tuple[Path, dict]) -> None:
 
 def test_pictures_are_drawn(outcome: tuple[Path, dict]) -> None:
     place, document = outcome
-    assert len(document["pictures"]) == 1 + demo.PICTURES
+    assert len(document["pictures"]) == 1 + pictures.PICTURES
     for path in document["pictures"]:
         assert np.asarray(Image.open(place / path)).std() > 10, f"{path} is blank"
 
@@ -53,7 +53,7 @@ def test_pictures_hold_the_users_words() -> None:
     from ovseg_cli.core.data.specs import load_spec
 
     names = load_spec("toy").class_names
-    scenes = demo.pictures_of(["lava", "a purple spotted toy"], Silent())
+    scenes = pictures.pictures_of(["lava", "a purple spotted toy"], Silent())
     shown = {names[i] for scene in scenes for i in np.unique(scene.label) if i < len(names)}
     assert {"lava", "purple spotted toy"} <= shown
 
@@ -64,9 +64,9 @@ def test_every_default_word_is_in_plain_sight_in_some_picture() -> None:
     from ovseg_cli.commands.demo import demo as command
     from ovseg_cli.core.data.specs import load_spec
 
-    words = demo.check_words(inspect.signature(command).parameters["classes"].default).class_names
+    words = pictures.check_words(inspect.signature(command).parameters["classes"].default).class_names
     names = load_spec("toy").class_names
-    scenes = demo.pictures_of(words, Silent())
+    scenes = pictures.pictures_of(words, Silent())
     shown = {names[i] for scene in scenes for i, share in enumerate(_shares(scene, len(names))) if share >= 0.04}
     assert {word.removeprefix("a ") for word in words} <= shown
 
@@ -77,11 +77,14 @@ def _shares(scene, count: int) -> np.ndarray:
 
 def test_other_names_compete_as_something_else() -> None:
     names = ("grass", "lava", "red plain toy")
-    words = demo.with_something_else(demo.check_words("a red plain toy, zebra/gnu"), names)
-    assert words.class_names == ("a red plain toy", "zebra", demo.ELSE) and words.background == 2
+    words = pictures.with_something_else(pictures.check_words("a red plain toy, zebra/gnu"), names)
+    assert words.class_names == ("a red plain toy", "zebra", pictures.ELSE) and words.background == 2
     assert words.synonyms[1:] == (("zebra", "gnu"), ("grass", "lava")) and words.synonym_rule == "max"
-    assert demo.with_something_else(demo.check_words("cat, background"), names).class_names == ("cat", "background")
-    everything = demo.with_something_else(demo.check_words("grass, lava, red plain toy"), names)
+    assert pictures.with_something_else(pictures.check_words("cat, background"), names).class_names == (
+        "cat",
+        "background",
+    )
+    everything = pictures.with_something_else(pictures.check_words("grass, lava, red plain toy"), names)
     assert everything.class_names == names
 
 
@@ -89,20 +92,20 @@ def test_words_pictures_name_their_picture(outcome: tuple[Path, dict]) -> None:
     place, document = outcome
     for path in document["pictures"][1:]:
         stored = json.loads((place / path.replace("_overlay.png", ".json")).read_text())
-        assert (place / path).with_name(stored["image"]).is_file() and stored["classes"][-1] == demo.ELSE
+        assert (place / path).with_name(stored["image"]).is_file() and stored["classes"][-1] == pictures.ELSE
 
 
 def test_a_word_that_the_world_lacks_is_named() -> None:
     reporter = Silent()
-    demo.pictures_of(["lava", "zebra"], reporter)
+    pictures.pictures_of(["lava", "zebra"], reporter)
     assert any("zebra" in warning for warning in reporter.warnings)
 
 
 def test_next_steps_can_be_pasted_into_a_shell(capsys: pytest.CaptureFixture[str]) -> None:
     from ovseg_cli.commands import views
 
-    steps = demo._next_steps(demo.DemoRequest(Path("demo")))
-    views.show_demo(demo.DemoOutcome((), (), 1.0, steps), False)
+    steps = run._next_steps(plan.DemoRequest(Path("demo")))
+    views.show_demo(run.DemoOutcome((), (), 1.0, steps), False)
     after = capsys.readouterr().out.partition("Next:")[2].split("\n")[1:-1]
     assert len(after) == 2 * len(steps) and all(line.startswith(("# ", "ovseg ")) for line in after)
     assert all("#" not in line for line in after if line.startswith("ovseg"))
@@ -112,17 +115,17 @@ def test_full_demo_trains_each_seed_once(tmp_path: Path, monkeypatch: pytest.Mon
     from ovseg_cli.core.training.toy_clip_config import ToyClipConfig
 
     monkeypatch.setenv("OVSEG_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(demo, "QUICK_IMAGES", 4)
+    monkeypatch.setattr(plan, "QUICK_IMAGES", 4)
     short = {"iterations": 2, "batch_size": 4, "warmup": 1, "workers": 0, "figure_scenes": 2}
-    monkeypatch.setattr(demo, "TRAINING", short)
-    request = demo.DemoRequest(tmp_path / "demo", quick=True, full_seeds=2, words="lava, snow", gpus=0)
-    table = demo.run_demo(request, Silent()).tables[0].records()
-    assert [row["seeds"] for row in table] == ["0 1"] * len(demo.ROWS)
+    monkeypatch.setattr(plan, "TRAINING", short)
+    request = plan.DemoRequest(tmp_path / "demo", quick=True, full_seeds=2, words="lava, snow", gpus=0)
+    table = run.run_demo(request, Silent()).tables[0].records()
+    assert [row["seeds"] for row in table] == ["0 1"] * len(plan.ROWS)
     assert all(row["mIoU_n"] == 2 and row["mIoU_spread"] >= 0 for row in table)
     trained = sorted((tmp_path / "demo" / "runs").glob("toy-clip-*"))
     assert len(trained) == 2 and ToyClipConfig(**short)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "demo" / "runs").iterdir()}
-    again = demo.run_demo(request, Silent()).tables[0].records()
+    again = run.run_demo(request, Silent()).tables[0].records()
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "demo" / "runs").iterdir()} == before
     assert again == table
 
@@ -133,12 +136,12 @@ def test_pictures_show_what_was_scored(outcome: tuple[Path, dict]) -> None:
     from ovseg_cli.core.evaluation.confusion import count
 
     place, document = outcome
-    request = demo.DemoRequest(place / "ovseg-demo", quick=True, gpus=0)
-    for row, scored in zip(demo.ROWS, document["tables"][0]["rows"], strict=True):
+    request = plan.DemoRequest(place / "ovseg-demo", quick=True, gpus=0)
+    for row, scored in zip(plan.ROWS, document["tables"][0]["rows"], strict=True):
         result = load_result(next((place / scored["run"]).glob("results/*.json")))
-        choice = parse_data(demo.DATA)
+        choice = parse_data(plan.DATA)
         data = PreparedData.open(choice.spec, request.folders).subset("val")
-        model = demo._segmenter(row, "toy-clip", request, Silent())
+        model = plan.segmenter_of(row, "toy-clip", request, Silent())
         ids = model.segment(data.image(0), model.query(choice.spec.vocabulary(choice.split))).label_map
         mine = count(torch.from_numpy(ids.astype("int64")), data[0].label, result.num_classes, 255)
         assert (mine.matrix() == result.counts[0].matrix()).all()

@@ -1,0 +1,1 @@
+"""The demo: what it shows, its pictures, and how it runs."""
