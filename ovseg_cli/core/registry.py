@@ -12,7 +12,15 @@ from ovseg_cli.core.errors import unknown_name
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered name: where its class lives, and what `ovseg list` prints before anything is imported."""
+    """One registered name: where its class lives, and what `ovseg list` prints before anything is imported.
+
+    Attributes:
+        target: "module:Class", or the training function of a trainer.
+        title, paper, trained: For `ovseg list`.
+        settings: Settings model of a trainer, importable without torch.
+        estimate: Function from a trainer's settings to steps, memory and disk, for `--dry-run`.
+        data: Data set that a trainer draws from.
+    """
 
     target: str
     title: str
@@ -20,6 +28,7 @@ class Entry:
     trained: str = "nothing"
     settings: str = ""
     estimate: str = ""
+    data: str = ""
 
     def load(self) -> Any:
         """Import and return the class."""
@@ -56,6 +65,7 @@ TRAINERS: dict[str, Entry] = {
         trained="a tiny CLIP, from scratch",
         settings="ovseg_cli.core.training.toy_clip_config:ToyClipConfig",
         estimate="ovseg_cli.core.training.toy_clip:estimate",
+        data="toy",
     ),
 }
 

@@ -5,6 +5,7 @@ worker processes, and neither ever writes outside the data set's own folder.
 """
 
 import hashlib
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Maker:
+class Maker(ABC):
     """What both ways share.
 
     Attributes:
@@ -73,17 +74,17 @@ class Maker:
             return Outcome(None, tuple(problems))
         return Outcome(self._store(item, picture))
 
+    @abstractmethod
     def load(self, item: Item, problems: list[Problem]) -> Picture | None:
         """Read or draw the picture."""
-        raise NotImplementedError
 
     def image_path(self, item: Item) -> str:
         """Path of the picture below the data set's folder."""
         return f"images/{self.subset}/{item.stem}{Path(item.image or 'drawn.png').suffix}"
 
+    @abstractmethod
     def store_image(self, item: Item, picture: Picture) -> dict[str, list[int]]:
         """Link, copy or write the picture; return path → bytes and mtime unless it is a link."""
-        raise NotImplementedError
 
     def is_done(self, item: Item, entry: Entry | None) -> bool:
         """Whether an earlier run left this picture complete and its source has not changed since."""
@@ -95,9 +96,9 @@ class Maker:
         kept = all(is_unchanged(self.root / path, facts) for path, facts in entry.files.items())
         return complete and kept and (self.root / entry.image).exists()
 
+    @abstractmethod
     def inputs(self, item: Item) -> list[list[Any]]:
         """What the picture is made from, as recorded in its entry."""
-        raise NotImplementedError
 
     def _label_paths(self, item: Item) -> dict[str, tuple[int, ...]]:
         """Path of each label file of a picture → the train ids that it leaves out."""

@@ -4,7 +4,7 @@ A method file opens with paper, year, what is trained, what is frozen and where 
 config model with one sentence a field; then the class.
 """
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -63,7 +63,7 @@ class MethodConfig(BaseModel):
         return self
 
 
-class Method(nn.Module):
+class Method(nn.Module, ABC):
     """A method under the shared protocol.
 
     Class attributes are what `ovseg list` and `ovseg show` print; `registry.METHODS` finds the class by name.
@@ -129,6 +129,7 @@ class Method(nn.Module):
         predictions = self.predict(images, TextFeatures.of_classes(text_features.to(self.clip.device)))
         return torch.stack([full_scores(p, output_size) for p in predictions])
 
+    @abstractmethod
     def classify_masks(self, image: Tensor, masks: Tensor, text: TextFeatures) -> Tensor:
         """Score masks of one picture.
 
@@ -140,4 +141,3 @@ class Method(nn.Module):
         Returns:
             (N, M) logits: scaled cosines.
         """
-        raise NotImplementedError

@@ -47,7 +47,7 @@ def plan(request: TrainRequest, folders: Folders) -> dict[str, Any]:
     document = {
         "schema": 1,
         "trains": request.trainer,
-        "run": str(run.path) if run else f"{folders.runs}/{request.trainer}-toy-TIME",
+        "run": str(run.path) if run else f"{folders.runs}/{request.trainer}-{entry.data}-TIME",
         "resumes": run is not None,
         **entry.load_estimate()(config),
         "settings": config.model_dump(mode="json"),
@@ -109,7 +109,8 @@ def train(request: TrainRequest, folders: Folders, reporter: Reporter) -> dict[s
     if len(runtime.devices) > 1:
         reporter.say(f"{len(runtime.devices)} GPUs asked for: {request.trainer} trains on one, {runtime.device}")
     tables = {"method": config.model_dump(mode="json")}
-    run = old or create_run(folders.runs, request.trainer, request.trainer, "toy", tables, config.seed)
+    data = registry.TRAINERS[request.trainer].data
+    run = old or create_run(folders.runs, request.trainer, request.trainer, data, tables, config.seed)
     reporter.say(f"run folder: {run.path}")
     begun = old is not None and any((run.path / "checkpoints").glob("*"))
     with folder_lock(run.path, "training"):
