@@ -4,7 +4,9 @@ Axes: B batch, C channels, H W pixels, h w feature grid, N proposals or windows,
 M = K unless synonyms compete one by one), T templates, L tokens, D embedding.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,6 +71,19 @@ class Vocabulary:
         """Train ids of unseen classes."""
         return [i for i, flag in enumerate(self.unseen) if flag]
 
+    def select(self, ids: Sequence[int]) -> "Vocabulary":
+        """Return the vocabulary of some classes only, in the order of `ids`."""
+        kept = list(ids)
+        background = kept.index(self.background) if self.background is not None and self.background in kept else None
+        return replace(
+            self,
+            class_names=tuple(self.class_names[i] for i in ids),
+            synonyms=tuple(self.synonyms[i] for i in ids),
+            unseen=tuple(self.unseen[i] for i in ids),
+            is_thing=None if self.is_thing is None else tuple(self.is_thing[i] for i in ids),
+            background=background,
+        )
+
     def digest(self) -> str:
         """Fingerprint of everything that changes the text features."""
         return digest_of(["vocabulary-1", self.synonym_rule, *self.templates, *("\x1f".join(s) for s in self.synonyms)])
@@ -82,11 +97,16 @@ class TextFeatures:
         features: (M, D) float32, unit length.
         class_of_row: (M,) int64, the class that each row speaks for; `arange(K)` unless synonyms compete.
         num_classes: K.
+        seen: (M,) bool, whether the model was trained with labels of a row's class; None where nobody knows: then
+            every class counts as unseen, as in the papers' open-vocabulary runs.
+        extra: The same rows under other templates, (M, D) by role, for methods that read two texts (ZegFormer).
     """
 
     features: Tensor
     class_of_row: Tensor
     num_classes: int
+    seen: Tensor | None = None
+    extra: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def of_classes(cls, features: Tensor) -> "TextFeatures":
@@ -95,7 +115,13 @@ class TextFeatures:
 
     def to(self, device: torch.device | str) -> "TextFeatures":
         """Move to a device."""
-        return TextFeatures(self.features.to(device), self.class_of_row.to(device), self.num_classes)
+        return TextFeatures(
+            self.features.to(device),
+            self.class_of_row.to(device),
+            self.num_classes,
+            None if self.seen is None else self.seen.to(device),
+            {role: rows.to(device) for role, rows in self.extra.items()},
+        )
 
 
 @dataclass(frozen=True)
@@ -150,6 +176,48 @@ class MaskPrediction:
 
 
 Prediction = DensePrediction | WindowPrediction | MaskPrediction
+
+TrainBatch = dict[str, Any]
+"""What a training step sees: "images" (B, 3, H, W) uint8 RGB; "labels" (B, H, W) int64, positions in the training
+vocabulary (seen classes only), -1 where no loss is; "masks", for methods that want proposals, a list of B uint8 tensors
+(N_i, H, W), 255 = probability 1; "names", B names."""
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """Class-agnostic masks of one picture.
+
+    Attributes:
+        masks: (N, h, w) bool, or uint8 with 255 for probability 1 ("soft"). Bool masks have the picture's size; soft
+            ones may be smaller, and cover the whole picture.
+        scores: (N,) float32, the generator's own confidence, higher is better.
+        size: (H, W) of the picture.
+    """
+
+    masks: Tensor
+    scores: Tensor
+    size: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.masks.shape)
+        if self.masks.ndim != 3 or self.masks.dtype not in (torch.bool, torch.uint8):
+            raise ShapeError(f"masks must be (N, h, w) bool or uint8, but got {shape} {self.masks.dtype}")
+        if self.masks.dtype == torch.bool and shape[1:] != tuple(self.size):
+            raise ShapeError(f"masks {shape} and the picture's size {tuple(self.size)} differ")
+        if self.scores.shape != shape[:1]:
+            raise ShapeError(f"masks {shape} and scores {tuple(self.scores.shape)} differ in N")
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    @property
+    def is_soft(self) -> bool:
+        """Whether the masks hold probabilities."""
+        return self.masks.dtype == torch.uint8
+
+    def probabilities(self) -> Tensor:
+        """Return (N, h, w) float32, 0 to 1."""
+        return self.masks.float() / 255 if self.is_soft else self.masks.float()
 
 
 @dataclass(frozen=True)

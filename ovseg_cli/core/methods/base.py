@@ -6,15 +6,16 @@ config model with one sentence a field; then the class.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from ovseg_cli.core.clip.inputs import ResizeRule
 from ovseg_cli.core.clip.model import ClipModel
+from ovseg_cli.core.files import digest_of
 from ovseg_cli.core.types import Prediction, TextFeatures
 
 
@@ -44,23 +45,9 @@ class MethodConfig(BaseModel):
     max_long_side: int = Field(
         default=2560, ge=1, description="Pictures are scaled down where the long side would exceed this (not squares)."
     )
-    window: int = Field(
-        default=0, ge=0, description="Side of a sliding window in pixels of the resized picture; 0 is none."
-    )
-    stride: int = Field(
-        default=0, ge=0, description="Step of the sliding window in pixels; 0 is the window's own side."
-    )
     windows_per_batch: int = Field(
         default=16, ge=1, description="Windows or pictures of equal size that go through the encoder at once."
     )
-
-    @model_validator(mode="after")
-    def _window_leaves_no_gap(self) -> "MethodConfig":
-        if self.stride and not self.window:
-            raise ValueError("a stride needs a window; set window too")
-        if self.stride > self.window:
-            raise ValueError(f"a stride of {self.stride} leaves gaps between windows of {self.window}; lower it")
-        return self
 
 
 class Method(nn.Module, ABC):
@@ -73,13 +60,15 @@ class Method(nn.Module, ABC):
     title: ClassVar[str]
     paper: ClassVar[str]
     trains: ClassVar[str] = "nothing"
+    templates: ClassVar[str | None] = None
+    """Template set of the method's paper, where the data set's spec names none."""
+    extra_templates: ClassVar[dict[str, str]] = {}
+    """Further texts that the method reads, template set by role; they reach it in `TextFeatures.extra`."""
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     sources: ClassVar[dict[str, Source]] = {
         "resize": Source("ours", "one protocol for all methods; a data set's preset may change it"),
         "side": Source("ours", "1.5 times the image size is SCLIP's and NACLIP's 336 for ViT-B/16"),
         "max_long_side": Source("code", "PixelCLIP and CAT-Seg, test-time resize"),
-        "window": Source("ours", "whole pictures; SCLIP's family slides 224 by 112"),
-        "stride": Source("ours", "as window"),
         "windows_per_batch": Source("ours", "changes speed and memory, not the scores"),
     }
 
@@ -88,12 +77,32 @@ class Method(nn.Module, ABC):
         self.clip = clip
         self.config = config or self.Config()
 
+    @property
+    def digest(self) -> str:
+        """Fingerprint of all weights: CLIP's, and what was trained beside or instead of them."""
+        trained = self.trained_state()
+        if not trained:
+            return self.clip.digest
+        parts: list[str | bytes] = ["method-1", self.name, self.clip.digest]
+        for key in sorted(trained):
+            parts += [key, trained[key].detach().float().cpu().contiguous().numpy().data.cast("B")]  # type: ignore[list-item]
+        return digest_of(parts)
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """What a run folder keeps: trained weights and their buffers by name; empty for training-free methods."""
+        return {}
+
+    @property
+    def seen_penalty(self) -> float:
+        """Subtracted from the scores of seen classes where the user says nothing (calibration, gamma)."""
+        return 0.0
+
     def resize_rule(self) -> ResizeRule:
-        """How large a picture becomes: multiples of the patch, except where windows are cut from it."""
+        """How large a picture becomes: multiples of the patch."""
         config = self.config
-        side = config.side or self.clip.dense_side
-        patch = 1 if config.window else self.clip.patch_size
-        return ResizeRule(config.resize, side, config.max_long_side, patch)
+        return ResizeRule(
+            config.resize, config.side or self.clip.dense_side, config.max_long_side, self.clip.patch_size
+        )
 
     @property
     def probability_scale(self) -> float:
@@ -113,20 +122,28 @@ class Method(nn.Module, ABC):
         """
 
     @torch.no_grad()
-    def predict_scores(self, images: Sequence[Tensor], text_features: Tensor, output_size: tuple[int, int]) -> Tensor:
+    def predict_scores(
+        self,
+        images: Sequence[Tensor],
+        text_features: Tensor,
+        output_size: tuple[int, int],
+        seen: Tensor | None = None,
+    ) -> Tensor:
         """Return dense scores at one output size: for parity and notebooks, not for large pictures.
 
         Args:
             images: Pictures, each (3, H, W) uint8 RGB.
             text_features: (K, D), unit length.
             output_size: (H', W') of the returned scores.
+            seen: (K,) bool, for methods that score seen and unseen classes differently.
 
         Returns:
             (B, K, H', W') float32.
         """
         from ovseg_cli.core.nn.label_maps import full_scores
 
-        predictions = self.predict(images, TextFeatures.of_classes(text_features.to(self.clip.device)))
+        text = replace(TextFeatures.of_classes(text_features), seen=seen).to(self.clip.device)
+        predictions = self.predict(images, text)
         return torch.stack([full_scores(p, output_size) for p in predictions])
 
     @abstractmethod

@@ -6,10 +6,11 @@ A method gives `features`; batching, windows, up-sampling and mask pooling are h
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -26,6 +27,12 @@ Key = tuple[int, int]  # picture, window
 class DenseConfig(MethodConfig):
     """Settings of methods that score each patch."""
 
+    window: int = Field(
+        default=0, ge=0, description="Side of a sliding window in pixels of the resized picture; 0 is none."
+    )
+    stride: int = Field(
+        default=0, ge=0, description="Step of the sliding window in pixels; 0 is the window's own side."
+    )
     antialias: bool = Field(
         default=True, description="Average over all pixels when shrinking a picture, as PIL does; off: bilinear only."
     )
@@ -48,6 +55,14 @@ class DenseConfig(MethodConfig):
         description="Mask classification: features brought to the mask's pixels, or masks to the patch grid.",
     )
 
+    @model_validator(mode="after")
+    def _window_leaves_no_gap(self) -> "DenseConfig":
+        if self.stride and not self.window:
+            raise ValueError("a stride needs a window; set window too")
+        if self.stride > self.window:
+            raise ValueError(f"a stride of {self.stride} leaves gaps between windows of {self.window}; lower it")
+        return self
+
 
 class DenseMethod(Method):
     """A method whose scores are cosines of dense features and names.
@@ -60,6 +75,8 @@ class DenseMethod(Method):
     config: DenseConfig
     sources: ClassVar[dict[str, Source]] = {
         **Method.sources,
+        "window": Source("ours", "whole pictures; SCLIP's family slides 224 by 112"),
+        "stride": Source("ours", "as window"),
         "antialias": Source("ours", "CLIP's own preprocessing shrinks with PIL, which averages; PixelCLIP's does not"),
         "position": Source(
             "code", "PixelCLIP and MaskCLIP: explicit; SCLIP, ClearCLIP, NACLIP, ProxyCLIP: scale-factor"
@@ -79,6 +96,11 @@ class DenseMethod(Method):
     def probability_scale(self) -> float:
         """What turns a cosine into a logit."""
         return self.config.softmax_scale or self.clip.logit_scale
+
+    def resize_rule(self) -> inputs.ResizeRule:
+        """How large a picture becomes: multiples of the patch, except where windows are cut from it."""
+        rule = super().resize_rule()
+        return replace(rule, patch=1) if self.config.window else rule
 
     @abstractmethod
     def features(self, images: Tensor) -> Tensor:

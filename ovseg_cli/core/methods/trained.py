@@ -1,0 +1,93 @@
+"""The contract of a method that is trained: parameter groups, losses that add up, and weights that a run keeps."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ovseg_cli.core.errors import DataError
+from ovseg_cli.core.methods.base import Method
+from ovseg_cli.core.methods.training_config import TrainingConfig
+from ovseg_cli.core.types import TextFeatures, TrainBatch
+
+
+class TrainedMethod(Method):
+    """A method with weights of its own, or with a tuned CLIP.
+
+    Attributes:
+        training_names: Names of the classes it was trained on, synonyms included; None where nobody knows. Set by
+            whoever loads or trains it: what counts as seen follows from it.
+        wants_proposals: Training steps need `batch["masks"]`.
+        training_sources: Where the defaults of `Training` come from, for `ovseg show`.
+    """
+
+    Training: ClassVar[type[TrainingConfig]] = TrainingConfig
+    wants_proposals: ClassVar[bool] = False
+    training_sources: ClassVar[dict[str, Any]] = {}
+    training_names: tuple[str, ...] | None = None
+
+    @abstractmethod
+    def parameter_groups(self, training: TrainingConfig) -> list[dict[str, Any]]:
+        """Return the optimizer's groups: "params", and "lr" and "weight_decay" where they differ from the config's.
+
+        Exactly the parameters that the paper trains; all others have `requires_grad` off.
+        """
+
+    def normalisers(self, batch: TrainBatch) -> dict[str, float]:
+        """Count what the losses are divided by, from the labels and masks alone, without the network.
+
+        The loop adds the counts of all processes and micro-batches of a step and gives them to `losses`, so that
+        the parts of a batch add up to the loss of the whole. By default the number of pictures.
+        """
+        return {"images": float(len(batch["images"]))}
+
+    @abstractmethod
+    def losses(self, batch: TrainBatch, text: TextFeatures, totals: Mapping[str, float]) -> dict[str, Tensor]:
+        """Return the weighted loss terms of a part of a batch; over all parts they add up to the loss.
+
+        Args:
+            batch: Pictures, labels and masks (types.TrainBatch).
+            text: Features of the training vocabulary: seen classes only.
+            totals: `normalisers` summed over all parts.
+        """
+
+    def after_step(self) -> dict[str, float]:
+        """Do what follows an update (momentum encoders, clamping); return numbers for the log."""
+        return {}
+
+    def train_mode(self) -> None:
+        """Switch to training: only modules that hold trained parameters, so that frozen parts keep no dropout."""
+        self.eval()
+        for module in self.modules():
+            if any(p.requires_grad for p in module.parameters(recurse=False)):
+                module.train()
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """Return all parameters and buffers but those of the CLIP, which stays as it was loaded."""
+        return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("clip.")}
+
+    def load_trained_state(self, state: Mapping[str, Tensor], where: str) -> None:
+        """Load what `trained_state` returned.
+
+        Raises:
+            DataError: Names or shapes differ; the first difference is named.
+        """
+        own = self.trained_state()
+        for kind, names in (("lacks", own.keys() - state.keys()), ("has an unknown", state.keys() - own.keys())):
+            if names:
+                raise DataError(f"{where}: {kind} weight '{min(names)}' of {self.name}.", "Train or convert it anew.")
+        with torch.no_grad():
+            for name, tensor in state.items():
+                if own[name].shape != tensor.shape:
+                    shapes = f"{tuple(tensor.shape)}, the settings ask for {tuple(own[name].shape)}"
+                    raise DataError(f"{where}: weight '{name}' is {shapes}.", "Train or convert it anew.")
+                own[name].copy_(tensor)
+
+
+def freeze_except(module: nn.Module, trained: Sequence[nn.Parameter]) -> None:
+    """Let only the given parameters of a module have gradients."""
+    module.requires_grad_(False)
+    for parameter in trained:
+        parameter.requires_grad_(True)
