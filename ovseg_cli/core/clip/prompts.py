@@ -11,7 +11,7 @@ PHOTO = ("a photo of a {}.",)
 """CLIP (Radford et al., 2021), section 3.1.4: the default where nothing else is chosen."""
 
 SINGLE = ("A photo of a {} in the scene",)
-"""CAT-Seg and PixelCLIP, code: `single`, no full stop; PixelCLIP trains with it."""
+"""CAT-Seg, PixelCLIP and ZegFormer, code: `single`, no full stop; PixelCLIP trains with it."""
 
 IMAGENET_SELECT = (
     "itap of a {}.",
@@ -23,9 +23,51 @@ IMAGENET_SELECT = (
     "a photo of the small {}.",
     "A photo of a {} in the scene",
 )
-"""PixelCLIP, code: `imagenet_select`, used for its scores. CLIP's seven best for ImageNet and `single`."""
+"""PixelCLIP and ZegFormer, code: `imagenet_select`. CLIP's seven best for ImageNet and `single`."""
 
-_SETS = {"photo": PHOTO, "single": SINGLE, "imagenet-select": IMAGENET_SELECT}
+_SIZES = ("small", "medium", "large")
+_WITH_SIZES = ("", "small ", "medium ", "large ")
+_STARTS = ("There is a", "There is the", "This is a", "This is the", "This is one")
+
+VILD = (
+    "a photo of a {}.",
+    "This is a photo of a {}",
+    "There is a {} in the scene",
+    "There is the {} in the scene",
+    "a photo of a {} in the scene",
+    *(f"a photo of a {size} {{}}." for size in _SIZES),
+    *(f"This is a photo of a {size} {{}}." for size in _SIZES),
+    *(f"There is a {size} {{}} in the scene." for size in _SIZES),
+)
+"""ZSSeg, FreeSeg and MAFT, code: `vild`, 14 sentences. ViLD itself (Gu et al., 2022) has more of them."""
+
+SCULPTURE = ("a sculpture of a {}.",)
+"""ZSSeg, code: the sentence of its "single prompt" configurations."""
+
+ZEGFORMER_REGIONS = (
+    "a bad photo of the {}.",
+    "a photo of the large {}.",
+    "a photo of the small {}.",
+    "a cropped photo of a {}.",
+    *(f"This is a {kind}photo of a {size}{{}}" for kind in ("", "masked ", "cropped ") for size in _WITH_SIZES),
+    "A photo of a {} in the scene",
+    "a bad photo of the {} in the scene",
+    "a photo of the large {} in the scene",
+    "a photo of the small {} in the scene",
+    "a cropped photo of a {} in the scene",
+    "a photo of a masked {} in the scene",
+    *(f"{start} {kind}{{}} in the scene" for kind in ("", "masked ") for start in _STARTS),
+)
+"""ZegFormer, code (`IMAGENET_TEMPLATES_SELECT_CLIP`, the same in CAT-Seg): 32 sentences for regions that CLIP reads."""
+
+_SETS = {
+    "photo": PHOTO,
+    "single": SINGLE,
+    "imagenet-select": IMAGENET_SELECT,
+    "vild": VILD,
+    "sculpture": SCULPTURE,
+    "zegformer-regions": ZEGFORMER_REGIONS,
+}
 NAMES = (*_SETS, "imagenet")
 
 
@@ -33,8 +75,8 @@ def template_set(name: str) -> tuple[str, ...]:
     """Return a set by name.
 
     Args:
-        name: "photo", "single", "imagenet-select" (8 sentences), or "imagenet": the 80 of CLIP's notebook, as
-            open_clip ships them.
+        name: "photo", "single", "sculpture", "imagenet-select" (8 sentences), "vild" (14), "zegformer-regions" (32),
+            or "imagenet": the 80 of CLIP's notebook, as open_clip ships them.
 
     Raises:
         UsageError: There is no such set.
