@@ -1,0 +1,250 @@
+"""Which pictures does a training step see, in which state? A pure function of seed and step.
+
+The pictures of an epoch come in the order of a permutation, none twice, none left out; where an epoch ends inside a
+batch, the next one begins there. What is random about picture `j` of step `i` is seeded by (seed, i, j), so a step
+sees the same global batch whatever the number of processes, of accumulated parts and of workers, and after a resume.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from ovseg_cli.core.data.dataset import SegmentationData
+from ovseg_cli.core.errors import DataError, UsageError
+from ovseg_cli.core.files import digest_of
+from ovseg_cli.core.methods.training_config import TrainingConfig
+from ovseg_cli.core.training.augment import Draw, Size, draw, example_size, place, warp_image, warp_label, warp_masks
+from ovseg_cli.core.types import Proposals, TrainBatch
+
+NO_CLASS = -1
+"""Label of pixels without a loss: not labelled, not seen, or outside the picture."""
+
+_ORDER, _EXAMPLE = 1, 2  # streams of random numbers
+
+
+class Masks(Protocol):
+    """What a proposal store offers to training."""
+
+    digest: str
+
+    def names(self) -> Sequence[str]:
+        """Names of the pictures that have proposals."""
+
+    def read(self, name: str) -> Proposals:
+        """Read the proposals of a picture."""
+
+
+@dataclass(frozen=True)
+class TrainData(Dataset):
+    """Item `step * parts + part` is that part of the step's global batch: a TrainBatch with labels still int16.
+
+    Attributes:
+        pictures: Pictures and labels; only those with a pixel of a seen class.
+        seen_ids: Train ids of the training vocabulary, in its order.
+        training: Settings.
+        proposals: Where masks come from; None for methods that want none.
+        parts: Into how many parts a step's batch is cut.
+        skipped: Pictures that were left out because they show no seen class.
+    """
+
+    pictures: SegmentationData
+    seen_ids: tuple[int, ...]
+    training: TrainingConfig
+    proposals: Masks | None = None
+    parts: int = 1
+    skipped: int = 0
+
+    def __len__(self) -> int:
+        return self.training.iterations * self.parts
+
+    def __getitem__(self, item: int) -> TrainBatch:
+        """Read, augment and collate a part of a batch.
+
+        Returns:
+            "images" (B, 3, H, W) uint8, "labels" (B, H, W) int16 positions in `seen_ids` or -1, "areas" (B, 2) height
+            and width of the example inside the canvas (top left), "names", and with proposals "masks", a list of B
+            tensors (N_i, H, W) uint8. `ready` makes the labels int64.
+
+        Raises:
+            DataError: A file is missing or broken, or its proposals belong to another picture.
+        """
+        step, part = divmod(item, self.parts)
+        count = self.training.batch_size
+        canvas = self._canvas(step)
+        positions = range(count * part // self.parts, count * (part + 1) // self.parts)
+        return _collate([self._example(step, position, canvas) for position in positions])
+
+    def in_parts(self, parts: int) -> "TrainData":
+        """Return the same data with every batch cut into `parts`.
+
+        Raises:
+            UsageError: There are more parts than pictures in a batch.
+        """
+        if parts > self.training.batch_size:
+            raise UsageError(
+                f"a batch_size of {self.training.batch_size} cannot be shared by {parts} processes and parts.",
+                f"Use fewer of them, or --set batch_size={parts} or more.",
+            )
+        return replace(self, parts=parts)
+
+    @property
+    def digest(self) -> str:
+        """Fingerprint of pictures, seen-only labels and proposals: what must not change while a run is under way."""
+        masks = self.proposals.digest if self.proposals is not None else ""
+        return digest_of(["train-data-1", self.pictures.fingerprint, str(self.seen_ids), masks])
+
+    def index(self, step: int, position: int) -> int:
+        """Return which picture stands at a place of a step's global batch."""
+        epoch, place_in_epoch = divmod(step * self.training.batch_size + position, len(self.pictures))
+        return int(_order(self.training.seed, epoch, len(self.pictures))[place_in_epoch])
+
+    def drawn(self, step: int, position: int) -> Draw:
+        """Return what is random about a place of a step's global batch."""
+        return draw(np.random.default_rng([self.training.seed, _EXAMPLE, step, position]), self.training)
+
+    def _canvas(self, step: int) -> Size:
+        """The crop's square; without a crop the smallest canvas that holds the whole global batch, in every part."""
+        if self.training.crop_size:
+            return self.training.crop_size, self.training.crop_size
+        shown = [self._shown(step, position) for position in range(self.training.batch_size)]
+        return max(height for height, _ in shown), max(width for _, width in shown)
+
+    def _shown(self, step: int, position: int) -> Size:
+        entry = self.pictures.entries[self.index(step, position)]
+        return example_size((entry.height, entry.width), self.drawn(step, position), self.training)
+
+    def _example(self, step: int, position: int, canvas: Size) -> dict[str, Any]:
+        index, drawn = self.index(step, position), self.drawn(step, position)
+        label = self._label(index)
+        where = place(label, drawn, self.training, NO_CLASS)
+        image = np.empty((*canvas, 3), np.uint8)
+        image[:] = np.asarray(self.training.pad_value, np.uint8)
+        image[: where.height, : where.width] = warp_image(self.pictures.image(index), where, drawn.jitter)
+        labels = np.full(canvas, NO_CLASS, np.int16)
+        labels[: where.height, : where.width] = warp_label(label, where)
+        example = {"image": image, "label": labels, "area": where.size, "name": self.pictures.entries[index].stem}
+        if self.proposals is not None:
+            masks = warp_masks(self._proposals(index).masks.numpy(), where)
+            example["masks"] = _padded(masks, canvas)
+        return example
+
+    def _label(self, index: int) -> np.ndarray:
+        """Label of a picture as positions in the training vocabulary, (H, W) int16."""
+        label = self.pictures.label(index)
+        assert label is not None, "training data has labels: `seen_only` has looked"
+        table = _positions(self.seen_ids)
+        return table[label]
+
+    def _proposals(self, index: int) -> Proposals:
+        assert self.proposals is not None
+        entry = self.pictures.entries[index]
+        found = self.proposals.read(entry.stem)
+        if tuple(found.size) != (entry.height, entry.width):
+            raise DataError(
+                f"the proposals of picture '{entry.stem}' cover {found.size[0]} x {found.size[1]} pixels, the "
+                f"picture has {entry.height} x {entry.width}.",
+                "Make them again: ovseg propose … --force",
+            )
+        return found
+
+
+def open_train_data(
+    pictures: SegmentationData,
+    seen_ids: Sequence[int],
+    training: TrainingConfig,
+    proposals: Masks | None = None,
+    propose: str = "ovseg propose",
+) -> TrainData:
+    """Check that the pictures can be trained on, and leave out those without a pixel of a seen class.
+
+    Args:
+        pictures: From `PreparedData.subset("train", split)`.
+        seen_ids: `spec.seen_ids(split)`, the training vocabulary in its order.
+        training: Settings.
+        proposals: Store of masks, where the method wants them.
+        propose: The command that makes them, for messages.
+
+    Raises:
+        DataError: Labels or proposals are missing, or no picture shows a seen class.
+    """
+    what = f"{pictures.spec.name}, subset '{pictures.name}'"
+    if not pictures.has_labels:
+        raise DataError(f"{what}: these pictures have no labels to train on.", pictures.data.mend)
+    seen = set(seen_ids) - set(pictures.hidden)
+    kept = [i for i, entry in enumerate(pictures.entries) if any(v in seen and n for v, n in entry.pixels)]
+    if not kept:
+        raise DataError(
+            f"{what}: no picture shows a seen class.", "Choose another class split: --data NAME:CLASS_SPLIT"
+        )
+    chosen = pictures.select(kept)
+    if proposals is not None:
+        _require_proposals(chosen, proposals, what, propose)
+    return TrainData(chosen, tuple(seen_ids), training, proposals, skipped=len(pictures) - len(kept))
+
+
+def require_unchanged(data: TrainData, recorded: str, where: str) -> None:
+    """Check on resume that pictures, labels and proposals are those that the run began with.
+
+    Raises:
+        DataError: Something has changed.
+    """
+    if data.digest != recorded:
+        name = data.pictures.spec.name
+        raise DataError(
+            f"{where}: the pictures, labels or proposals of {name} have changed since this run began.",
+            "Bring the data back, or begin a new run without --resume.",
+        )
+
+
+def ready(batch: TrainBatch) -> TrainBatch:
+    """Bring a batch of `TrainData` to what methods take: labels int64. Cheap on the device, costly before."""
+    return {**batch, "labels": batch["labels"].long()}
+
+
+def _require_proposals(pictures: SegmentationData, proposals: Masks, what: str, propose: str) -> None:
+    there = set(proposals.names())
+    missing = [name for name in pictures.names if name not in there]
+    if missing:
+        raise DataError(
+            f"{what}: {len(missing)} of {len(pictures)} pictures have no proposals, the first is '{missing[0]}'.",
+            f"Make them: {propose}",
+        )
+
+
+def _collate(examples: list[dict[str, Any]]) -> TrainBatch:
+    images = torch.from_numpy(np.stack([e["image"] for e in examples])).permute(0, 3, 1, 2).contiguous()
+    batch: TrainBatch = {
+        "images": images,
+        "labels": torch.from_numpy(np.stack([e["label"] for e in examples])),
+        "areas": torch.tensor([e["area"] for e in examples]),
+        "names": [e["name"] for e in examples],
+    }
+    if "masks" in examples[0]:
+        batch["masks"] = [torch.from_numpy(e["masks"]) for e in examples]
+    return batch
+
+
+def _padded(masks: np.ndarray, canvas: Size) -> np.ndarray:
+    if masks.shape[1:] == canvas:
+        return np.ascontiguousarray(masks)
+    out = np.zeros((len(masks), *canvas), np.uint8)
+    out[:, : masks.shape[1], : masks.shape[2]] = masks
+    return out
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    return np.random.default_rng([seed, _ORDER, epoch]).permutation(count)
+
+
+@lru_cache(maxsize=4)
+def _positions(seen_ids: tuple[int, ...]) -> np.ndarray:
+    """Lookup table from train ids (16 bits) to positions in the training vocabulary."""
+    table = np.full(1 << 16, NO_CLASS, np.int16)
+    table[list(seen_ids)] = np.arange(len(seen_ids))
+    return table

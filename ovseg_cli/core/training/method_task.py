@@ -1,0 +1,111 @@
+"""How a trained method, its data and the names that it may know become a task of the training loop."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ovseg_cli.core.errors import ShapeError
+from ovseg_cli.core.methods.trained import TrainedMethod
+from ovseg_cli.core.methods.training_config import TrainingConfig
+from ovseg_cli.core.training.method_data import TrainData, ready
+from ovseg_cli.core.training.schedule import Schedule
+from ovseg_cli.core.types import TextFeatures, TrainBatch
+
+
+class MethodTask:
+    """A method that is trained on seen classes.
+
+    Args:
+        method: Its trained parameters have gradients on, all others off.
+        data: Pictures, labels and proposals.
+        text: Features of the training vocabulary, `data.seen_ids` in their order: no unseen name is among them.
+        evaluate: Scores the method as it is; None scores nothing.
+
+    Raises:
+        ShapeError: `text` has not one class for each seen one.
+    """
+
+    def __init__(
+        self,
+        method: TrainedMethod,
+        data: TrainData,
+        text: TextFeatures,
+        evaluate: Callable[[], dict[str, float]] | None = None,
+    ):
+        if text.num_classes != len(data.seen_ids):
+            raise ShapeError(
+                f"text features speak for {text.num_classes} classes, the training labels for {len(data.seen_ids)}"
+            )
+        self.name = method.name
+        self.module = method
+        self.data = data
+        self.text = text
+        self._evaluate = evaluate
+
+    @property
+    def training(self) -> TrainingConfig:
+        """The settings."""
+        return self.data.training
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Make the optimizer from the method's groups; what a group leaves open is the config's."""
+        training = self.training
+        groups = [group for group in self.module.parameter_groups(training) if group["params"]]
+        if training.optimizer == "sgd":
+            return torch.optim.SGD(
+                groups, lr=training.learning_rate, momentum=training.momentum, weight_decay=training.weight_decay
+            )
+        return torch.optim.AdamW(
+            groups, lr=training.learning_rate, betas=training.betas, weight_decay=training.weight_decay
+        )
+
+    def steps(self, parts: int = 1) -> TrainData:
+        """Return the data: item `step * parts + part` is that part of the step's global batch."""
+        return self.data.in_parts(parts)
+
+    def train_mode(self) -> None:
+        """Switch to training as the method wants it: frozen parts stay as they are when scoring."""
+        self.module.train_mode()
+
+    def normalisers(self, batch: TrainBatch) -> dict[str, float]:
+        """Count what the losses are divided by; the loop adds the counts of all parts of a step."""
+        return self.module.normalisers(ready(batch))
+
+    def losses(self, batch: TrainBatch, totals: Mapping[str, float]) -> dict[str, Tensor]:
+        """Return the weighted loss terms of a part; over all parts they add up to the loss of the step."""
+        batch = ready(batch)
+        return self.module.losses(batch, self.text.to(batch["images"].device), totals)
+
+    def after_step(self) -> dict[str, float]:
+        """Do what the method does after an update."""
+        return self.module.after_step()
+
+    def evaluate(self) -> dict[str, float]:
+        """Score the method as it is; nothing where no scoring was asked for."""
+        return self._evaluate() if self._evaluate is not None else {}
+
+
+def schedule_of(training: TrainingConfig) -> Schedule:
+    """Return the learning rate's course that the settings ask for."""
+    return Schedule(
+        training.iterations,
+        training.schedule,
+        training.warmup,
+        training.warmup_start,
+        training.final_learning_rate,
+        training.power,
+    )
+
+
+def loop_settings_of(training: TrainingConfig) -> dict[str, Any]:
+    """Return the settings as keyword arguments of `LoopSettings`."""
+    return {
+        "schedule": schedule_of(training),
+        "clip_grad_norm": training.clip_grad_norm or None,
+        "precision": training.precision,
+        "workers": training.workers,
+        "log_every": training.log_every,
+        "save_every": training.save_every,
+    }
