@@ -25,8 +25,11 @@ def evaluate(
         typer.Option(metavar="METRIC=VALUE", help="Exit with code 5 where a score, in percent, is lower."),
     ] = None,
     seen_penalty: Annotated[
-        float, typer.Option(min=0.0, help="Subtracted from every seen class's score (calibration, gamma).")
-    ] = 0.0,
+        float | None,
+        typer.Option(
+            min=0.0, help="Subtracted from every seen class's score (calibration, gamma); default: the method's."
+        ),
+    ] = None,
     background_threshold: Annotated[
         float | None,
         typer.Option(min=0.0, max=1.0, help="Softmax probability below which a pixel becomes background."),

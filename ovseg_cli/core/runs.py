@@ -16,6 +16,8 @@ from ovseg_cli.core.files import explain_os_error, make_folder, write_text
 SCHEMA = 1
 CONFIG = "config.toml"
 FINISHED = "finished"
+WEIGHTS = "model.safetensors"  # what a trained method's `trained_state` returned
+HOST = "host"  # folder, inside a run of MAFT, of the run that makes its masks; also the kind of such a run
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ class EvalRequest:
     subset: str | None = None
     candidates: str = "all"
     split: str = "all"
-    seen_penalty: float = 0.0
+    seen_penalty: float | None = None
     background_threshold: float | None = None
     templates: str | None = None
     names: str | None = None
@@ -179,7 +179,7 @@ def result_name(choice: "DataChoice", subset: str, request: EvalRequest, changed
         changed: Short digest of settings that differ from the run's own, or "".
     """
     protocol = request.candidates
-    if request.seen_penalty:
+    if request.seen_penalty is not None:
         protocol += f"-gamma{request.seen_penalty:g}"
     if request.background_threshold is not None:
         protocol += f"-thr{request.background_threshold:g}"

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ovseg_cli import __version__
-from ovseg_cli.core.clip.prompts import PHOTO, resolve_templates
-from ovseg_cli.core.clip.text import text_features
+from ovseg_cli.core.clip.prompts import resolve_templates
 from ovseg_cli.core.data.dataset import PreparedData
 from ovseg_cli.core.evaluation.evaluate import describe_readout, evaluate
 from ovseg_cli.core.evaluation.request import EvalPlan, EvalRequest, result_name
 from ovseg_cli.core.evaluation.results import Facts, Result
 from ovseg_cli.core.files import digest_of
 from ovseg_cli.core.methods.build import ModelChoice, build_method
+from ovseg_cli.core.methods.texts import default_templates, method_text
 from ovseg_cli.core.reporter import Reporter
 from ovseg_cli.core.runs import CONFIG, Run, create_run, is_run_path, list_runs, open_run, typed_command
 from ovseg_cli.core.runtime import Folders, Runtime, open_runtime
@@ -74,13 +74,13 @@ def find_scored(plan: EvalPlan, folders: Folders, reporter: Reporter) -> Scored 
     """
     request, choice, model = plan.request, plan.data[0], plan.models[0]
     method = build_method(model, open_runtime(request.gpus, request.seed).device, reporter)
-    vocabulary = vocabulary_of(choice, request)
+    vocabulary = vocabulary_of(choice, request, type(method), model.run)
     wanted = {
         "data": PreparedData.open(choice.spec, folders).fingerprint,
-        "weights": method.clip.digest,
+        "weights": method.digest,
         "vocabulary": vocabulary.digest(),
     }
-    readout = describe_readout(readout_of(request, vocabulary, method.probability_scale), vocabulary)
+    readout = describe_readout(readout_of(request, vocabulary, method), vocabulary)
     protocol = {**readout, "method": method.config.model_dump(mode="json"), "limit": request.limit}
     for run in list_runs(folders.runs):
         path = run.path / "results" / f"{result_name(choice, plan.subsets[0], request, _changed(model, request))}.json"
@@ -120,9 +120,9 @@ def _score_one(
 ) -> tuple[Result, Path]:
     prepared = PreparedData.open(choice.spec, folders)
     data = prepared.subset(subset)
-    vocabulary = vocabulary_of(choice, request)
-    text = text_features(method.clip, vocabulary, folders.cache, reporter)
-    readout = readout_of(request, vocabulary, method.probability_scale)
+    vocabulary = vocabulary_of(choice, request, type(method), model.run)
+    text = method_text(method, vocabulary, folders.cache, reporter)
+    readout = readout_of(request, vocabulary, method)
     facts = _facts(choice, subset, prepared, method, vocabulary, run, request, runtime)
     stem = result_name(choice, subset, request, _changed(model, request))
     path = run.path / "results" / f"{stem}.json"
@@ -145,21 +145,27 @@ def _score_one(
     return result, path
 
 
-def vocabulary_of(choice: "DataChoice", request: EvalRequest) -> Vocabulary:
-    """Names, synonyms and templates: `--names` and `--templates`, else the spec's, else "a photo of a {}."."""
-    templates = resolve_templates([request.templates]) if request.templates else choice.spec.preset.templates
-    return choice.spec.vocabulary(choice.split, templates or PHOTO, request.names)
+def vocabulary_of(
+    choice: "DataChoice", request: EvalRequest, method: "type[Method]", run: Run | None = None
+) -> Vocabulary:
+    """Names, synonyms and templates: `--names` and `--templates`, else the run's, else the spec's, else the method's."""
+    kept = run.config.get("vocabulary", {}).get("templates") if run else None
+    templates = resolve_templates([request.templates]) if request.templates else kept
+    templates = templates or default_templates(method, choice.spec.preset.templates)
+    return choice.spec.vocabulary(choice.split, templates, request.names)
 
 
-def readout_of(request: EvalRequest, vocabulary: Vocabulary, scale: float) -> Readout:
-    """How scores become class ids under the options of a request; `scale` is the method's for probabilities."""
+def readout_of(request: EvalRequest, vocabulary: Vocabulary, method: "Method") -> Readout:
+    """How scores become class ids under the options of a request, and under the method's own calibration."""
     sets = {"all": None, "seen": tuple(vocabulary.seen_ids), "unseen": tuple(vocabulary.unseen_ids)}
+    penalty = method.seen_penalty if request.seen_penalty is None else request.seen_penalty
+    penalty = penalty if any(vocabulary.unseen) else 0.0
     threshold = request.background_threshold
     return Readout(
         candidates=sets[request.candidates],
-        seen_penalty=request.seen_penalty,
-        seen_ids=tuple(vocabulary.seen_ids) if request.seen_penalty else (),
-        softmax_scale=None if threshold is None else scale,
+        seen_penalty=penalty,
+        seen_ids=tuple(vocabulary.seen_ids) if penalty else (),
+        softmax_scale=None if threshold is None else method.probability_scale,
         threshold=threshold,
         background=None if threshold is None else vocabulary.background,
     )
@@ -194,6 +200,9 @@ def _facts(
     runtime: Runtime,
 ) -> Facts:
     clip, seed = _clip_of(method.clip.name, request.seed)
+    training = dict(run.config.get("training", {}))
+    if training:  # of two seeds of one recipe the protocol is the same, so that a report can average them
+        seed = int(training.pop("seed", seed))
     notes = []
     if subset in prepared.shortfall:
         have, official = prepared.shortfall[subset]
@@ -209,7 +218,7 @@ def _facts(
     }
     fingerprints = {
         "data": prepared.fingerprint,
-        "weights": method.clip.digest,
+        "weights": method.digest,
         "vocabulary": vocabulary.digest(),
         "protocol": digest_of([json.dumps(protocol, sort_keys=True)]),
     }
@@ -219,7 +228,7 @@ def _facts(
         subset=subset,
         run=str(run.path),
         class_split=choice.split.id if choice.split else None,
-        protocol={**protocol, "clip": clip},
+        protocol={**protocol, "clip": clip, **({"training": training} if training else {})},
         fingerprints=fingerprints,
         environment=environment(runtime),
         seed=seed,

@@ -4,24 +4,30 @@
 Settings: the method's defaults < the data set's preset (the paper's recipe) < the run's < `--config` < `--set`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ovseg_cli.core import registry
-from ovseg_cli.core.errors import UsageError, nearest
+from ovseg_cli.core.errors import DataError, UsageError, nearest
 from ovseg_cli.core.reporter import Reporter, Silent
-from ovseg_cli.core.runs import Run, is_run_path, latest_run, open_run
+from ovseg_cli.core.runs import CONFIG, HOST, WEIGHTS, Run, is_run_path, latest_run, open_run
 
 if TYPE_CHECKING:
     import torch
     from pydantic import BaseModel, ValidationError
 
+    from ovseg_cli.core.clip.model import ClipModel
     from ovseg_cli.core.data.specs import Spec
-    from ovseg_cli.core.methods.base import Method
+    from ovseg_cli.core.methods.base import Method, MethodConfig
+    from ovseg_cli.core.methods.masked import MaskMethod, MaskSource
+    from ovseg_cli.core.methods.trained import TrainedMethod
+    from ovseg_cli.core.methods.training_config import TrainingConfig
 
 DEFAULT_CLIP = ("ViT-B-16", "openai")
+OWN_CLIP = "."
+"""Name of the CLIP in the config of a run that brings its own, as converted checkpoints do."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +38,10 @@ class ModelChoice:
         method: Name in `registry.METHODS`.
         clip: open_clip architecture, `toy-clip`, or a path.
         pretrained: Tag or file of an open_clip architecture; None for a self-describing CLIP.
-        settings: Settings that differ from the method's defaults.
+        settings: Settings that differ from the method's defaults, those of its training among them.
         run: The run folder that MODEL named, or None for a training-free method.
+        optional: Names of settings that are dropped where the method has none of that name: a data set's preset sizes
+            pictures for all methods alike, and not every method slides a window.
     """
 
     method: str
@@ -41,6 +49,7 @@ class ModelChoice:
     pretrained: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     run: Run | None = None
+    optional: tuple[str, ...] = ()
 
 
 def choose_model(
@@ -51,6 +60,7 @@ def choose_model(
     pretrained: str | None = None,
     settings: Mapping[str, Any] | None = None,
     recipe: bool = True,
+    to_train: bool = False,
 ) -> ModelChoice:
     """Resolve MODEL, `--clip` and settings by the precedence of the contract.
 
@@ -62,6 +72,7 @@ def choose_model(
         pretrained: What `--pretrained` said, or None.
         settings: What `--config` and `--set` said.
         recipe: Whether the data set's settings for its own pictures apply; not to pictures from elsewhere.
+        to_train: A bare name may be that of a method which has to be trained first.
 
     Raises:
         UsageError: The method or run does not exist, or `--pretrained` stands without an architecture.
@@ -71,24 +82,35 @@ def choose_model(
         run = latest_run(runs)
     elif is_run_path(model):
         run = open_run(Path(model))
-        if run.kind != "segmentation":
+        if run.kind not in ("segmentation", HOST):
             raise UsageError(
                 f"{model}: this is a {run.kind} run, it holds no segmentation method.",
                 f"Use it as a CLIP: `ovseg eval maskclip --clip {model}`.",
             )
     name = run.method if run else model
+    _check_name(name, model, known_run=run is not None or to_train)
+    chosen_clip, chosen_weights = _choose_clip(run, spec, clip, pretrained)
+    shared, own = _preset_settings(spec, name, run) if recipe else ({}, {})
+    merged = {**shared, **own, **(run.config.get("method", {}) if run else {}), **(settings or {})}
+    optional = tuple(key for key in shared if key not in own and key not in (settings or {}))
+    return ModelChoice(name, chosen_clip, chosen_weights, merged, run, optional)
+
+
+def _check_name(name: str, typed: str, known_run: bool) -> None:
+    """A name that is no method, or a method without the run that holds its weights."""
     try:
-        registry.lookup(registry.METHODS, "method", name)
+        entry = registry.lookup(registry.METHODS, "method", name)
     except UsageError as error:
         if name in registry.TRAINERS:
             raise UsageError(f"'{name}' is a CLIP, not a segmentation method.", f"Use --clip {name}.") from error
-        if Path(model).is_dir():
-            raise UsageError(f"'{model}' is not a method.", f"For the run folder type ./{model}") from error
+        if Path(typed).is_dir():
+            raise UsageError(f"'{typed}' is not a method.", f"For the run folder type ./{typed}") from error
         raise
-    chosen_clip, chosen_weights = _choose_clip(run, spec, clip, pretrained)
-    preset = _preset_settings(spec, name, run) if recipe else {}
-    merged = {**preset, **(run.config.get("method", {}) if run else {}), **(settings or {})}
-    return ModelChoice(name, chosen_clip, chosen_weights, merged, run)
+    if entry.trained != "nothing" and not known_run:
+        raise UsageError(
+            f"'{name}' has to be trained before it can be used.",
+            f"Train it (ovseg train {name}), or name the folder of a run (`ovseg list runs` shows all).",
+        )
 
 
 def _choose_clip(
@@ -100,17 +122,19 @@ def _choose_clip(
         return clip, pretrained or default
     if run is not None and "clip" in run.config:
         table = run.config["clip"]
-        return str(table["name"]), pretrained or table.get("pretrained")
+        name = str(run.path) if table["name"] == OWN_CLIP else str(table["name"])
+        return name, pretrained or table.get("pretrained")
     if spec is not None and spec.preset.clip and pretrained is None:
         return spec.preset.clip, None
     return DEFAULT_CLIP[0], pretrained or DEFAULT_CLIP[1]
 
 
-def _preset_settings(spec: "Spec | None", method: str, run: Run | None) -> dict[str, Any]:
-    """The data set's recipe for a method; a run already holds the one it was made with."""
+def _preset_settings(spec: "Spec | None", method: str, run: Run | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The data set's settings for all methods and for this one; a run already holds those it was made with."""
     if spec is None or run is not None:
-        return {}
-    return spec.preset.settings(method)
+        return {}, {}
+    own = spec.preset.methods.get(method, {})
+    return {k: v for k, v in spec.preset.settings(method).items() if k not in own}, own
 
 
 def check_settings(config_class: "type[BaseModel]", settings: Mapping[str, Any], where: str) -> Any:
@@ -132,29 +156,135 @@ def check_settings(config_class: "type[BaseModel]", settings: Mapping[str, Any],
         raise _settings_error(error, config_class, where) from error
 
 
+def split_settings(
+    method_class: "type[Method]", settings: Mapping[str, Any], where: str, optional: Sequence[str] = ()
+) -> "tuple[MethodConfig, TrainingConfig | None]":
+    """Build the method's settings and those of its training from one table; no name stands for both.
+
+    Args:
+        method_class: The method.
+        settings: Key and value pairs of both.
+        where: What a message opens with.
+        optional: Keys that are dropped where neither has them.
+
+    Returns:
+        The method's settings, and those of its training (None where it has none).
+
+    Raises:
+        UsageError: An unknown key or a value that does not fit.
+    """
+    training_class = getattr(method_class, "Training", None)
+    of_training = training_class.model_fields if training_class else {}
+    own = {key: value for key, value in settings.items() if key not in of_training}
+    own = {key: value for key, value in own.items() if key in method_class.Config.model_fields or key not in optional}
+    for key in own:
+        if key not in method_class.Config.model_fields:
+            raise _unknown_setting(key, [*method_class.Config.model_fields, *of_training], where)
+    config = check_settings(method_class.Config, own, where)
+    if training_class is None:
+        return config, None
+    return config, check_settings(training_class, {k: v for k, v in settings.items() if k in of_training}, where)
+
+
+def _unknown_setting(key: str, known: Sequence[str], where: str) -> UsageError:
+    hit = nearest(key, known)
+    return UsageError(
+        f"{where}: unknown setting '{key}'.", f"Did you mean '{hit}'?" if hit else f"Known: {', '.join(known)}."
+    )
+
+
 def _settings_error(error: "ValidationError", config_class: "type[BaseModel]", where: str) -> UsageError:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        hit = nearest(key, config_class.model_fields)
-        hint = f"Did you mean '{hit}'?" if hit else f"Known: {', '.join(config_class.model_fields)}."
-        return UsageError(f"{where}: unknown setting '{key}'.", hint)
+        return _unknown_setting(key, list(config_class.model_fields), where)
     return UsageError(f"{where}: setting {key} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}.")
 
 
 def build_method(
-    choice: ModelChoice, device: "torch.device | str" = "cpu", reporter: Reporter | None = None
+    choice: ModelChoice,
+    device: "torch.device | str" = "cpu",
+    reporter: Reporter | None = None,
+    clip: "ClipModel | None" = None,
 ) -> "Method":
-    """Load the CLIP and make the method, in evaluation mode on one device.
+    """Load the CLIP and the trained weights and make the method, in evaluation mode on one device.
+
+    Args:
+        choice: What to build.
+        device: Where to put it.
+        reporter: Told what is loaded.
+        clip: The CLIP of `choice` where it is loaded already (a host shares that of MAFT); None loads it.
 
     Raises:
         UsageError: A setting does not fit the method.
         MachineError: Weights are missing.
+        DataError: The run's weights are broken or do not fit its settings.
     """
     from ovseg_cli.core.clip.model import load_clip
 
     reporter = reporter or Silent()
     method_class = registry.lookup(registry.METHODS, "method", choice.method).load()
-    config = check_settings(method_class.Config, choice.settings, choice.method)
-    clip = load_clip(choice.clip, choice.pretrained, device=device, reporter=reporter)
-    return method_class(clip, config).to(device).eval()
+    config, _ = split_settings(method_class, choice.settings, choice.method, choice.optional)
+    clip = clip or load_clip(choice.clip, choice.pretrained, device=device, reporter=reporter)
+    method: Any = method_class(clip, config)
+    if choice.run is not None and registry.METHODS[choice.method].trained != "nothing":
+        _load_weights(method, choice.run)
+    if set_source := getattr(method, "set_source", None):
+        set_source(open_source(config, choice, clip, device, reporter))
+    return method.to(device).eval()
+
+
+def _load_weights(method: "TrainedMethod", run: Run) -> None:
+    """Give a trained method the weights of its run, and the names that it was trained on."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = run.path / WEIGHTS
+    if not path.is_file():
+        mend = f"Go on with its training: ovseg train {method.name} --resume --run {run.path}"
+        raise DataError(f"{run.path}: this run has no weights yet, {WEIGHTS} is missing.", mend)
+    try:
+        state = load_file(path)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise DataError(f"{path}: cannot be read ({error}).", "Train or convert it anew.") from error
+    method.load_trained_state(state, str(path))
+    names = run.config.get("vocabulary", {}).get("training_names")
+    method.training_names = None if names is None else tuple(names)
+
+
+def open_source(
+    config: Any, choice: ModelChoice, clip: "ClipModel", device: "torch.device | str", reporter: Reporter
+) -> "MaskSource":
+    """Open what the setting `proposals` names: the run's host, another run, a cache, or a generator.
+
+    Raises:
+        UsageError: There is no such generator, or the run makes no masks.
+        DataError: The run or cache is broken.
+    """
+    from ovseg_cli.core.methods.sources import GeneratorSource, StoreSource
+
+    name = config.proposals
+    if name == HOST:
+        if choice.run is None:
+            raise UsageError(
+                "proposals = host: only a run of maft has a host of its own.", "Name a run or a generator."
+            )
+        return _open_host(choice.run.path / HOST, choice, clip, device, reporter)
+    if is_run_path(name):
+        path = Path(name)
+        is_run = (path / CONFIG).is_file()
+        return _open_host(path, choice, clip, device, reporter) if is_run else StoreSource.open(path)
+    return GeneratorSource.make(name, config.proposal_settings, device, reporter)
+
+
+def _open_host(
+    path: Path, choice: ModelChoice, clip: "ClipModel", device: "torch.device | str", reporter: Reporter
+) -> "MaskMethod":
+    found = choose_model(str(path), path.parent)
+    same = (found.clip, found.pretrained) == (choice.clip, choice.pretrained)
+    host: Any = build_method(found, device, reporter, clip if same else None)
+    if not hasattr(host, "propose"):
+        raise UsageError(
+            f"{path}: a run of {found.method} makes no masks.", "Name a run of freeseg, zegformer or zsseg."
+        )
+    return host

@@ -168,11 +168,12 @@ class Segmenter:
                 __version__,
                 method.name,
                 method.config.model_dump_json(),
-                method.clip.digest,
+                method.digest,
                 *query.class_names,
                 str(query.readout),
                 str(text.class_of_row.tolist()),
                 text.features.float().cpu().numpy().tobytes(),
+                str(None if text.seen is None else text.seen.tolist()),
             ]
         )
 
@@ -193,10 +194,11 @@ class Segmenter:
         return spec.vocabulary()
 
     def _encode(self, vocabulary: Vocabulary, threshold: float | None) -> Query:
-        from ovseg_cli.core.clip.text import text_features, unknown_words
+        from ovseg_cli.core.clip.text import unknown_words
+        from ovseg_cli.core.methods.texts import method_text
 
         clip = self.method.clip
-        text = text_features(clip, vocabulary, self.cache, self.reporter).to(clip.device)
+        text = method_text(self.method, vocabulary, self.cache, self.reporter).to(clip.device)
         names, background = vocabulary.class_names, vocabulary.background
         if threshold is not None and background is None:
             names, background = (*names, BACKGROUND), len(names)

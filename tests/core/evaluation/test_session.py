@@ -1,6 +1,7 @@
 """What `ovseg eval` makes of a request: readout, vocabulary, runs that go on, notes, seeds."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from ovseg_cli.core.data.specs import parse_data
 from ovseg_cli.core.errors import OvsegError
 from ovseg_cli.core.evaluation.request import EvalRequest, resolve, result_name
 from ovseg_cli.core.evaluation.session import _clip_of, readout_of, score, vocabulary_of
+from ovseg_cli.core.methods.clip import Clip
 from ovseg_cli.core.reporter import Silent
 from ovseg_cli.core.runs import create_run
 from ovseg_cli.core.types import Readout, Vocabulary
@@ -19,49 +21,62 @@ from tests.core.data import handmade
 VOCABULARY = Vocabulary(
     ("sky", "cat", "dog"), (("sky",), ("cat",), ("dog",)), unseen=(False, True, False), background=0
 )
+METHOD = SimpleNamespace(probability_scale=50.0, seen_penalty=0.0)
+
+
+def test_a_method_s_own_penalty_is_taken_where_the_user_gives_none_and_where_classes_are_unseen():
+    calibrated = SimpleNamespace(probability_scale=1.0, seen_penalty=0.1)
+    assert readout_of(EvalRequest(), VOCABULARY, calibrated).seen_penalty == 0.1
+    assert readout_of(EvalRequest(seen_penalty=0.0), VOCABULARY, calibrated) == Readout()
+    no_split = Vocabulary(("sky", "cat"), (("sky",), ("cat",)))
+    assert readout_of(EvalRequest(), no_split, calibrated) == Readout()
 
 
 def test_readout_of_a_plain_request_lets_all_compete():
-    assert readout_of(EvalRequest(), VOCABULARY, 50.0) == Readout()
+    assert readout_of(EvalRequest(), VOCABULARY, METHOD) == Readout()
 
 
 def test_penalty_applies_to_seen_ids():
-    readout = readout_of(EvalRequest(seen_penalty=0.5), VOCABULARY, 50.0)
+    readout = readout_of(EvalRequest(seen_penalty=0.5), VOCABULARY, METHOD)
     assert (readout.seen_penalty, readout.seen_ids, readout.candidates) == (0.5, (0, 2), None)
 
 
 @pytest.mark.parametrize(("candidates", "ids"), [("all", None), ("seen", (0, 2)), ("unseen", (1,))])
 def test_candidates_are_the_ids_of_their_set(candidates, ids):
-    assert readout_of(EvalRequest(candidates=candidates), VOCABULARY, 50.0).candidates == ids
+    assert readout_of(EvalRequest(candidates=candidates), VOCABULARY, METHOD).candidates == ids
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.4])
 def test_threshold_comes_with_the_method_s_scale_and_the_background(threshold):
-    readout = readout_of(EvalRequest(background_threshold=threshold), VOCABULARY, 50.0)
+    readout = readout_of(EvalRequest(background_threshold=threshold), VOCABULARY, METHOD)
     assert (readout.threshold, readout.softmax_scale, readout.background) == (threshold, 50.0, 0)
 
 
 def test_templates_are_the_request_s_else_the_spec_s_else_the_photo():
     toy, camvid = parse_data("toy"), parse_data("camvid")
-    assert list(vocabulary_of(toy, EvalRequest()).templates) == toy.spec.preset.templates
-    assert camvid.spec.preset.templates is None and vocabulary_of(camvid, EvalRequest()).templates == PHOTO
+    assert list(vocabulary_of(toy, EvalRequest(), Clip).templates) == toy.spec.preset.templates
+    assert camvid.spec.preset.templates is None and vocabulary_of(camvid, EvalRequest(), Clip).templates == PHOTO
     for choice in (toy, camvid):
-        assert vocabulary_of(choice, EvalRequest(templates="imagenet-select")).templates == IMAGENET_SELECT
-        assert vocabulary_of(choice, EvalRequest(templates="a {}!")).templates == ("a {}!",)
+        assert vocabulary_of(choice, EvalRequest(templates="imagenet-select"), Clip).templates == IMAGENET_SELECT
+        assert vocabulary_of(choice, EvalRequest(templates="a {}!"), Clip).templates == ("a {}!",)
 
 
 def test_names_are_the_variant_s():
     choice = parse_data("ade20k-150")
-    found = {variant.id: vocabulary_of(choice, EvalRequest(names=variant.id)) for variant in choice.spec.name_variants}
+    found = {
+        variant.id: vocabulary_of(choice, EvalRequest(names=variant.id), Clip) for variant in choice.spec.name_variants
+    }
     for name, vocabulary in found.items():
         assert vocabulary.synonyms == tuple(tuple(texts) for texts in choice.spec.texts(name))
-    assert any(v.synonyms != vocabulary_of(choice, EvalRequest()).synonyms for v in found.values())
+    assert any(v.synonyms != vocabulary_of(choice, EvalRequest(), Clip).synonyms for v in found.values())
 
 
 def test_unseen_flags_are_the_class_split_s():
-    flags = {label: vocabulary_of(parse_data(label), EvalRequest()).unseen for label in ("toy:combo", "toy:novel")}
+    flags = {
+        label: vocabulary_of(parse_data(label), EvalRequest(), Clip).unseen for label in ("toy:combo", "toy:novel")
+    }
     assert flags["toy:combo"] != flags["toy:novel"]
-    assert sum(vocabulary_of(parse_data("toy", "grass, snow"), EvalRequest()).unseen) == 2
+    assert sum(vocabulary_of(parse_data("toy", "grass, snow"), EvalRequest(), Clip).unseen) == 2
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,8 @@ class FixedScores:
 
     name = "fixed"
     probability_scale = 1.0
+    templates = None
+    extra_templates: dict = {}
 
     def __init__(self, clip, scores: list[list[float]]):
         self.clip, self.scores = clip, torch.tensor(scores)[:, None]
