@@ -64,8 +64,16 @@ def candidates(name: str) -> list[str]:
     return [f"{stem}.safetensors", name] if ending in ("bin", "pth", "pt") else [name]
 
 
-def _from_hub(repository: str, names: list[str], what: str) -> Path:
-    """Look into the cache, so that cached weights need no network; then ask the hub, once for each name."""
+def fetch_file(repository: str, names: list[str]) -> Path:
+    """Look into the cache, so that cached files need no network; then ask the hub, once for each name.
+
+    Args:
+        repository: "owner/name".
+        names: File names, the best first; the first that exists is returned.
+
+    Raises:
+        Exception: Whatever kept the hub's client from it; `first_line` makes a reason of it.
+    """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
@@ -74,16 +82,20 @@ def _from_hub(repository: str, names: list[str], what: str) -> Path:
             return Path(hf_hub_download(repository, name, local_files_only=True))
         except (EntryNotFoundError, OSError):
             continue
+    check_reachable()
+    for name in names:
+        try:
+            return Path(hf_hub_download(repository, name, etag_timeout=TIMEOUT))
+        except LocalEntryNotFoundError:  # no answer from the hub: another name is of no use
+            raise
+        except EntryNotFoundError:
+            continue
+    raise FileNotFoundError(f"{repository} holds none of {', '.join(names)}")
+
+
+def _from_hub(repository: str, names: list[str], what: str) -> Path:
     try:
-        check_reachable()
-        for name in names:
-            try:
-                return Path(hf_hub_download(repository, name, etag_timeout=TIMEOUT))
-            except LocalEntryNotFoundError:  # no answer from the hub: another name is of no use
-                raise
-            except EntryNotFoundError:
-                continue
-        raise FileNotFoundError(f"{repository} holds none of {', '.join(names)}")
+        return fetch_file(repository, names)
     except Exception as error:
         raise _absent(what, f"{repository} on the Hugging Face hub", names[0], "HF_HOME", error) from error
 
