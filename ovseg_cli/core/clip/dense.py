@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from ovseg_cli.core.clip.vit import LastBlock, embed, last_block, own_value, project, run_blocks
 from ovseg_cli.core.errors import UsageError, unknown_name
 
-PositionRule = Literal["explicit", "scale-factor"]
-POSITION_RULES = ("explicit", "scale-factor")
+PositionRule = Literal["explicit", "scale-factor", "align-corners"]
+POSITION_RULES = ("explicit", "scale-factor", "align-corners")
 
 PATHS: dict[str, LastBlock] = {
     # CLIP as it is.

@@ -163,7 +163,7 @@ class ClipModel(nn.Module):
         Args:
             images: (B, 3, H, W), normalised with `mean` and `std`, any size (dense.py says what happens to a rest).
             path: What the last block does: a name in `dense.PATHS` or a `LastBlock`.
-            position: How the position table is resized: "explicit" or "scale-factor".
+            position: How the position table is resized (dense.POSITION_RULES).
 
         Raises:
             UsageError: Unknown path or rule, or a tower that has no such path.

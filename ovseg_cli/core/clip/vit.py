@@ -89,16 +89,19 @@ def resize_positions(table: Tensor, trained: Grid, grid: Grid, rule: str) -> Ten
         trained: (h₀, w₀).
         grid: (h, w), square or not.
         rule: "explicit" interpolates to the target size (PixelCLIP); "scale-factor" passes (h + 0.1) / h₀ as scale, as
-            DINO's code does and SCLIP, ClearCLIP, NACLIP and ProxyCLIP copy: the sampled places differ a little.
+            DINO's code does and SCLIP, ClearCLIP, NACLIP and ProxyCLIP copy: the sampled places differ a little;
+            "align-corners" puts corner on corner (MAFT).
 
     Returns:
-        (1 + h·w, C). Both rules are bicubic, align_corners=False, and change nothing on the trained grid.
+        (1 + h·w, C). All rules are bicubic and change nothing on the trained grid; the first two do not align corners.
     """
     if grid == trained:
         return table
     maps = table[1:].unflatten(0, trained).permute(2, 0, 1)[None]
     if rule == "explicit":
         maps = F.interpolate(maps, grid, mode="bicubic", align_corners=False)
+    elif rule == "align-corners":
+        maps = F.interpolate(maps, grid, mode="bicubic", align_corners=True)
     else:
         scale = ((grid[0] + 0.1) / trained[0], (grid[1] + 0.1) / trained[1])
         maps = F.interpolate(maps, scale_factor=scale, mode="bicubic", align_corners=False)

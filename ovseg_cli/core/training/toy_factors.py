@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ovseg_cli.core.clip.masked import masked_features
 from ovseg_cli.core.clip.model import ClipModel
-from ovseg_cli.core.clip.vit import embed, project, run_blocks
 from ovseg_cli.core.data import toy
 from ovseg_cli.core.data.toy_captions import CLASS_NAMES, STUFF, thing_factors
 
@@ -27,36 +27,6 @@ def class_features(clip: ClipModel) -> Tensor:
         for template in TEMPLATES
     ]
     return F.normalize(torch.stack(per_template).mean(0), dim=-1)
-
-
-def masked_class_tokens(visual: Any, images: Tensor, masks: Tensor, start_layer: int = 1) -> Tensor:
-    """Embed masks: from `start_layer` on, a class token of its own sees only itself and its mask's patches.
-
-    Patches see patches only from there on.
-
-    Args:
-        visual: open_clip's VisionTransformer.
-        images: (B, 3, H, W), normalised.
-        masks: (B, N, h, w) bool on the grid of patches; an empty one sees nothing but itself.
-        start_layer: First block in which masks hold, 0 to depth.
-
-    Returns:
-        (B, N, D), not normalised.
-    """
-    tokens, _ = embed(visual, images, "explicit")
-    tokens = run_blocks(visual, tokens, 0, start_layer)
-    count, patches = masks.shape[1], tokens.shape[1] - 1
-    tokens = torch.cat([tokens[:, :1].expand(-1, count, -1), tokens[:, 1:]], dim=1)  # (B, N + hw, C)
-    hidden = torch.zeros(len(tokens), count + patches, count + patches, dtype=torch.bool, device=tokens.device)
-    hidden[:, :, :count] = True
-    hidden[:, :count, count:] = ~masks.flatten(2)
-    hidden[:, range(count), range(count)] = False
-    blocks = visual.transformer.resblocks
-    bias = torch.zeros_like(hidden, dtype=tokens.dtype).masked_fill_(hidden, float("-inf"))
-    bias = bias.repeat_interleave(blocks[0].attn.num_heads, dim=0)  # (B * heads, L, L)
-    for block in blocks[start_layer:]:
-        tokens = block(tokens, attn_mask=bias)
-    return project(visual, tokens[:, :count])
 
 
 def grid_masks(label: Tensor, classes: Tensor, grid: int) -> Tensor:
@@ -85,7 +55,7 @@ def factor_accuracy(
         clip: A CLIP with a ViT.
         size: Side of the scenes in pixels.
         scenes: How many scenes.
-        start_layer: As in `masked_class_tokens`.
+        start_layer: First block in which masks hold (clip/masked.py).
         subset: Which scenes; never the scored ones for a choice.
 
     Returns:
@@ -100,7 +70,8 @@ def factor_accuracy(
         counts = torch.bincount(truth.flatten(), minlength=toy.IGNORE + 1)[: len(CLASS_NAMES)]
         classes = (counts >= MIN_REGION).nonzero()[:, 0]
         masks = grid_masks(truth, classes, size // clip.patch_size)
-        features = masked_class_tokens(clip.visual, normalised(clip, [image]), masks[None], start_layer)[0]
+        pixels = normalised(clip, [image])
+        features = masked_features(clip.visual, pixels, masks[None], start_layer, position="explicit")[0]
         for true_id, guess in zip(classes.tolist(), (features @ text.T).argmax(-1).tolist(), strict=True):
             _note(hits, true_id, guess)
     return {name: round(sum(flags) / max(1, len(flags)), 4) for name, flags in hits.items()}

@@ -19,29 +19,6 @@ def test_grid_masks_by_hand():
     assert masks[1].tolist() == [[False, False], [False, True]]  # too small for a half: its best cell counts
 
 
-@torch.no_grad()
-def test_full_mask_gives_the_picture_feature_when_patches_ignore_the_class_token():
-    clip = tiny()
-    images, masks = torch.randn(2, 3, 96, 96), torch.ones(2, 3, 12, 12, dtype=torch.bool)
-    last = toy_factors.masked_class_tokens(clip.visual, images, masks, start_layer=2)
-    assert torch.allclose(last, clip.encode_image(images)[:, None].expand(-1, 3, -1), atol=1e-5)
-
-
-@torch.no_grad()
-def test_a_mask_hides_what_lies_outside_and_other_masks():
-    clip = tiny()
-    images = torch.randn(1, 3, 96, 96)
-    masks = torch.zeros(1, 2, 12, 12, dtype=torch.bool)
-    masks[0, 0, :6], masks[0, 1, 6:] = True, True
-    other = images.clone()
-    other[:, :, 48:] = 0
-    before, after = (toy_factors.masked_class_tokens(clip.visual, x, masks, 0)[0] for x in (images, other))
-    # from block 0 on patches still see each other, so only a one-block tower isolates them fully
-    alone = toy_factors.masked_class_tokens(clip.visual, images, masks[:, :1], 0)[0]
-    assert torch.allclose(alone[0], before[0], atol=1e-5)
-    assert not torch.allclose(before[1], after[1], atol=1e-3)
-
-
 def test_factors_are_counted_apart():
     hits = {name: [] for name in toy_factors.FACTORS}
     toy_factors._note(hits, 0, 0)  # stuff, right
