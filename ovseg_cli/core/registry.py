@@ -57,6 +57,19 @@ GENERATORS: dict[str, Entry] = {
     "toyseg": Entry("ovseg_cli.core.data.toy:ToyWorld", "toy world", "procedural, this project"),
 }
 
+PROPOSALS: dict[str, Entry] = {
+    "superpixels": Entry(
+        "ovseg_cli.core.proposals.superpixels:Superpixels",
+        "superpixels",
+        "Felzenszwalb and Huttenlocher, IJCV 2004; SLIC, Achanta et al., TPAMI 2012",
+    ),
+    "ground-truth": Entry(
+        "ovseg_cli.core.proposals.ground_truth:GroundTruth",
+        "ground truth with noise",
+        "this project, for oracle studies",
+    ),
+}
+
 TRAINERS: dict[str, Entry] = {
     "toy-clip": Entry(
         "ovseg_cli.core.training.toy_clip:train_toy_clip",
