@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from pydantic import Field
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from ovseg_cli.core.clip import inputs
 from ovseg_cli.core.clip.inputs import ResizeRule
-from ovseg_cli.core.errors import ShapeError
+from ovseg_cli.core.errors import ShapeError, UsageError
 from ovseg_cli.core.methods.base import MethodConfig, Source
 from ovseg_cli.core.methods.trained import TrainedMethod
 from ovseg_cli.core.types import MaskPrediction, Prediction, TextFeatures
@@ -194,6 +194,48 @@ class MaskMethod(TrainedMethod):
             raise ShapeError(
                 f"text features {tuple(text.features.shape)} and the CLIP's {self.clip.embed_dim} dimensions differ"
             )
+
+
+class SourceConfig(MaskConfig):
+    """Settings of methods whose masks come from elsewhere."""
+
+    proposals: str = Field(
+        default="superpixels",
+        description="Where masks come from: `host` (the run's own), a generator, a cache of `ovseg propose`, or a run.",
+    )
+    proposal_settings: dict[str, Any] = Field(default={}, description="Settings of that generator.")
+
+
+class SourceMethod(MaskMethod):
+    """A mask method that only names masks; whoever builds it opens the setting `proposals` and calls `set_source`."""
+
+    Config = SourceConfig
+    config: SourceConfig
+    sources: ClassVar[dict[str, Source]] = {
+        **MaskMethod.sources,
+        "proposals": Source("ours", "the papers take a host's; any masks will do"),
+        "proposal_settings": Source("ours", "the generator's own defaults"),
+    }
+    _source: tuple[MaskSource, ...] = ()
+
+    def set_source(self, source: MaskSource) -> None:
+        """Say where masks come from. A host is not part of this method: neither trained nor saved with it."""
+        self._source = (source,)
+
+    @property
+    def source(self) -> MaskSource:
+        """Where masks come from.
+
+        Raises:
+            UsageError: Nobody has said so.
+        """
+        if not self._source:
+            raise UsageError(f"{self.name}: nobody has said where its masks come from.", "Call set_source first.")
+        return self._source[0]
+
+    def propose(self, canvases: Sequence[Canvas], text: TextFeatures) -> list[Candidates]:
+        """Ask the source for the masks of canvases of one size."""
+        return self.source.propose(canvases, text)
 
 
 def training_canvases(images: Tensor) -> list[Canvas]:
