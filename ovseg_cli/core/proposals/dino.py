@@ -83,12 +83,17 @@ class Dino(ProposalGenerator):
 
         config = self.config
         self.model: Any = build_vit(config.model, config.weights, config.position, self.reporter).to(device)
-        depth = len(self.model.blocks)
+        depth = self.depth
         if not -depth <= config.layer < depth:
             raise UsageError(
                 f"layer {config.layer}: {config.model} has {depth} blocks.",
                 f"Choose 0 to {depth - 1}, or -1 for the last.",
             )
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks."""
+        return len(self.model.blocks)
 
     @cached_property
     def weights(self) -> str:
@@ -144,7 +149,7 @@ class Dino(ProposalGenerator):
         rows, columns = int(height * scale + 1e-6) // patch[0], int(width * scale + 1e-6) // patch[1]
         if not rows or not columns:
             raise UsageError(
-                f"a picture of {width} × {height} pixels is smaller than one patch of {config.model} ({patch[0]} pixels).",
+                f"a picture of {width} × {height} pixels is smaller than one patch of {config.model}.",
                 "Let the network see it larger: --set short_side=224 max_long_side=1333.",
             )
         return rows * patch[0], columns * patch[1]

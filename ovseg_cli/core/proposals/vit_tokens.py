@@ -23,7 +23,7 @@ _PROJECTIONS = ("query", "key", "value")
 _FILES = ["model.safetensors", "pytorch_model.bin"]
 
 
-def build_vit(name: str, weights: str, position: str, reporter: Reporter) -> nn.Module:
+def build_vit(name: str, weights: str, position: str, reporter: Reporter) -> Any:
     """Build a ViT of timm, frozen and in eval mode.
 
     Args:
@@ -80,7 +80,7 @@ def _published_file(name: str) -> Path:
     try:
         if config.hf_hub_id:
             return hub.fetch_file(config.hf_hub_id, [config.hf_hub_filename] if config.hf_hub_filename else _FILES)
-        return _from_url(config.url)
+        return _from_url(str(config.url))
     except Exception as error:
         raise MachineError(
             f"the weights of {name} are not on this machine and could not be downloaded from "

@@ -5,9 +5,9 @@ A model is a name on the Hugging Face hub or a local folder in transformers' for
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -15,8 +15,10 @@ from torch import nn
 from ovseg_cli.core.clip import hub
 from ovseg_cli.core.errors import MachineError, UsageError, unknown_name
 from ovseg_cli.core.files import digest_of
+from ovseg_cli.core.proposals.tiny_models import TINY, TINY_KINDS
 from ovseg_cli.core.reporter import Reporter
 
+T = TypeVar("T")
 PUBLISHED, RANDOM = "published", "random"
 _WEIGHT_FILES = (
     "model.safetensors",
@@ -119,36 +121,61 @@ def _absent(repository: str, error: Exception) -> MachineError:
 
 
 def load_transformers(
-    auto_class: Any, name: str, weights: str, kinds: Iterable[str], what: str, reporter: Reporter
-) -> tuple[Any, Path]:
+    auto_class: Any, name: str, weights: str, kinds: Sequence[str], what: str, reporter: Reporter
+) -> tuple[Any, Path | None]:
     """Load a model of the transformers library, in float32 and eval mode, without gradients.
 
     Args:
         auto_class: transformers' Auto class of the task.
-        name: Hub repository or local folder.
+        name: Hub repository or local folder, as `resolve_name` returns it, or a tiny model.
         weights: "published", or "random" for weights that were never trained (only config.json is read).
         kinds: Values of "model_type" in config.json that the generator can use.
         what: What such a model is, for the message.
-        reporter: Told which weights are used.
+        reporter: Told where the weights are random.
 
     Returns:
-        The model, and its folder (for the image processor).
+        The model, and its folder (for the image processor); None for a tiny model.
 
     Raises:
-        UsageError: A model of another kind, or one that this transformers does not know.
+        UsageError: A model of another kind, or one that this transformers does not know; no such choice of weights.
         MachineError: The weights are absent, cut off or incomplete.
     """
-    folder = model_folder(name, with_weights=weights != RANDOM)
-    kind = _model_type(folder)
+    if weights not in (PUBLISHED, RANDOM):
+        raise UsageError(
+            f"weights '{weights}': {name} takes 'published' or 'random'.",
+            "For weights of your own pass their folder: --set model=FOLDER.",
+        )
+    folder = None if name in TINY else model_folder(name, with_weights=weights != RANDOM)
+    kind = TINY_KINDS[name] if folder is None else _model_type(folder)
     if kind not in kinds:
         raise UsageError(f"{name}: is a model of type '{kind}', not {what}.", f"Known types: {', '.join(kinds)}.")
-    config = _read_config(folder, kind)
+    config = _tiny_config(name, weights) if folder is None else _read_config(folder, kind)
     if weights == RANDOM:
         reporter.say(f"{name} runs with random weights: its masks mean nothing")
         model = with_seed(lambda: auto_class.from_config(config))
     else:
+        assert folder is not None
         model = _read_model(auto_class, folder, config, name)
     return model.float().eval().requires_grad_(False), folder
+
+
+def _tiny_config(name: str, weights: str) -> Any:
+    if weights != RANDOM:
+        raise UsageError(f"{name}: was never trained, so it has no published weights.", "Add --set weights=random.")
+    try:
+        return TINY[name]()
+    except ImportError as error:
+        raise _outdated(name, name, error) from error
+
+
+def _outdated(where: Any, kind: str, error: Exception) -> UsageError:
+    import transformers
+
+    return UsageError(
+        f"{where}: transformers {transformers.__version__} does not know a model of type '{kind}' "
+        f"({hub.first_line(error)}).",
+        "Update it: pip install --upgrade transformers",
+    )
 
 
 def _model_type(folder: Path) -> str:
@@ -167,11 +194,7 @@ def _read_config(folder: Path, kind: str) -> Any:
     try:
         return transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
     except (ValueError, KeyError, ImportError) as error:
-        raise UsageError(
-            f"{folder}: transformers {transformers.__version__} cannot read a model of type '{kind}' "
-            f"({hub.first_line(error)}).",
-            "Update it: pip install --upgrade transformers",
-        ) from error
+        raise _outdated(folder, kind, error) from error
 
 
 def _read_model(auto_class: Any, folder: Path, config: Any, name: str) -> Any:
@@ -194,16 +217,20 @@ def _read_model(auto_class: Any, folder: Path, config: Any, name: str) -> Any:
     return model
 
 
-def image_processor(folder: Path, default: Any) -> Any:
-    """Return the checkpoint's own image processor, or `default()` where the folder has none."""
-    if not (folder / "preprocessor_config.json").is_file() and not (folder / "processor_config.json").is_file():
+def image_processor(folder: Path | None, default: Callable[[], Any]) -> Any:
+    """Return the checkpoint's own image processor, or `default()` where there is no folder or none in it."""
+    if (
+        folder is None
+        or not (folder / "preprocessor_config.json").is_file()
+        and not (folder / "processor_config.json").is_file()
+    ):
         return default()
     from transformers import AutoImageProcessor
 
     return AutoImageProcessor.from_pretrained(folder, local_files_only=True)
 
 
-def with_seed(build: Any) -> Any:
+def with_seed(build: Callable[[], T]) -> T:
     """Call `build()` with seed 0 and leave the caller's random state as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -214,5 +241,5 @@ def weights_digest(module: nn.Module) -> str:
     """Return the fingerprint of all tensors of a module, for the key of the proposal cache."""
     parts: list[str | bytes] = ["weights-1"]
     for key, tensor in sorted(module.state_dict().items()):
-        parts += [key, tensor.detach().float().cpu().contiguous().numpy().data.cast("B")]  # type: ignore[list-item]
+        parts += [key, tensor.detach().float().cpu().contiguous().numpy().data.cast("B")]
     return digest_of(parts)
