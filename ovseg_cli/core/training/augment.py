@@ -1,8 +1,8 @@
 """How does a picture become a training example, and how do its label and its proposals follow?
 
 All that is random about one example is drawn first (`draw`), always the same number of values in the same order. What
-was drawn becomes a `Place` (resized size, box, mirrored or not), which is applied alike to image, label and masks; only
-the pixels inside the box are computed.
+was drawn becomes a `Place` (resized size, box, mirrored or not), which is applied alike to image, label and masks
+(mask_crops.py); only the pixels inside the box are computed.
 
 Source: resize, crop and mirror are those of detectron2 (ResizeShortestEdge, RandomCrop_CategoryAreaConstraint,
 RandomFlip), which MAFT, its hosts and PixelCLIP use; with `scale_range` they are mmsegmentation's (ZegCLIP, TagCLIP).
@@ -157,37 +157,6 @@ def warp_label(label: np.ndarray, place: Place) -> np.ndarray:
     """Return the example's label, (h, w), of a label (H, W): the nearest pixel's value, never a mixture."""
     rows, columns = nearest_indices(_size_of(label), place)
     return label[rows].take(columns, axis=1)
-
-
-def warp_masks(masks: np.ndarray, place: Place) -> np.ndarray:
-    """Return the example's masks, (N, h, w) uint8 with 255 for probability 1.
-
-    Args:
-        masks: (N, H, W) bool at the picture's size, which follow as a label does; or (N, h', w') uint8 probabilities
-            that cover the whole picture at any resolution, which are interpolated (bilinear, corners not aligned).
-        place: From `place`.
-    """
-    if masks.dtype != bool:
-        return warp_soft_masks(masks, place)
-    rows, columns = nearest_indices(masks.shape[1:], place)
-    kept = masks.view(np.uint8).take(columns, axis=2).take(rows, axis=1)
-    return np.multiply(kept, 255, out=kept)
-
-
-def warp_soft_masks(masks: np.ndarray, place: Place) -> np.ndarray:
-    """Return the example's (N, h, w) uint8 probabilities, interpolated from (N, h', w') that cover the picture."""
-    out = np.empty((len(masks), *place.size), np.uint8)
-    for mask, target in zip(masks, out, strict=True):
-        down, across = mask.shape[0] / place.full[0], mask.shape[1] / place.full[1]
-        box = (
-            place.left * across,
-            place.top * down,
-            min(mask.shape[1], (place.left + place.width) * across),
-            min(mask.shape[0], (place.top + place.height) * down),
-        )
-        resized = Image.fromarray(mask).resize((place.width, place.height), Image.Resampling.BILINEAR, box=box)
-        target[:] = _mirror(np.asarray(resized), place, axis=1)
-    return out
 
 
 def nearest_indices(size: Size, place: Place) -> tuple[np.ndarray, np.ndarray]:

@@ -18,8 +18,11 @@ from ovseg_cli.core.data.dataset import SegmentationData
 from ovseg_cli.core.errors import DataError, UsageError
 from ovseg_cli.core.files import digest_of
 from ovseg_cli.core.methods.training_config import TrainingConfig
-from ovseg_cli.core.training.augment import Draw, Size, draw, example_size, place, warp_image, warp_label, warp_masks
-from ovseg_cli.core.types import Proposals, TrainBatch
+from ovseg_cli.core.proposals.entry import Entry as Cached
+from ovseg_cli.core.proposals.entry import image_digest
+from ovseg_cli.core.training.augment import Draw, Size, draw, example_size, place, warp_image, warp_label
+from ovseg_cli.core.training.mask_crops import MaskCrops, crop_masks
+from ovseg_cli.core.types import TrainBatch
 
 NO_CLASS = -1
 """Label of pixels without a loss: not labelled, not seen, or outside the picture."""
@@ -30,18 +33,20 @@ _ORDER, _EXAMPLE = 1, 2  # streams of random numbers
 class Masks(Protocol):
     """What a proposal store offers to training."""
 
-    digest: str
+    @property
+    def digest(self) -> str:
+        """Fingerprint of all that the masks depend on."""
 
     def names(self) -> Sequence[str]:
         """Names of the pictures that have proposals."""
 
-    def read(self, name: str) -> Proposals:
-        """Read the proposals of a picture."""
+    def read_entry(self, name: str, image: str | None = None) -> Cached:
+        """Read the proposals of a picture, not decoded; refuse those of another picture than `image`, a digest."""
 
 
 @dataclass(frozen=True)
 class TrainData(Dataset):
-    """Item `step * parts + part` is that part of the step's global batch: a TrainBatch with labels still int16.
+    """Item `step * parts + part` is that part of the step's global batch, in the form that travels (`ready`).
 
     Attributes:
         pictures: Pictures and labels; only those with a pixel of a seen class.
@@ -67,8 +72,9 @@ class TrainData(Dataset):
 
         Returns:
             "images" (B, 3, H, W) uint8, "labels" (B, H, W) int16 positions in `seen_ids` or -1, "areas" (B, 2) height
-            and width of the example inside the canvas (top left), "names", and with proposals "masks", a list of B
-            tensors (N_i, H, W) uint8. `ready` makes the labels int64.
+            and width of the example inside the canvas (top left), "classes", the positions that occur in each label,
+            "names", and with proposals "masks", for each example what `crop_masks` returns. `ready` makes of it what
+            methods take.
 
         Raises:
             DataError: A file is missing or broken, or its proposals belong to another picture.
@@ -122,15 +128,17 @@ class TrainData(Dataset):
         index, drawn = self.index(step, position), self.drawn(step, position)
         label = self._label(index)
         where = place(label, drawn, self.training, NO_CLASS)
+        pixels = self.pictures.image(index)
         image = np.empty((*canvas, 3), np.uint8)
         image[:] = np.asarray(self.training.pad_value, np.uint8)
-        image[: where.height, : where.width] = warp_image(self.pictures.image(index), where, drawn.jitter)
+        image[: where.height, : where.width] = warp_image(pixels, where, drawn.jitter)
         labels = np.full(canvas, NO_CLASS, np.int16)
         labels[: where.height, : where.width] = warp_label(label, where)
         example = {"image": image, "label": labels, "area": where.size, "name": self.pictures.entries[index].stem}
         if self.proposals is not None:
-            masks = warp_masks(self._proposals(index).masks.numpy(), where)
-            example["masks"] = _padded(masks, canvas)
+            is_first_time = step * self.training.batch_size + position < len(self.pictures)
+            cached = self._proposals(index, image_digest(pixels.transpose(2, 0, 1)) if is_first_time else None)
+            example["masks"] = crop_masks(cached, where, canvas)
         return example
 
     def _label(self, index: int) -> np.ndarray:
@@ -140,10 +148,10 @@ class TrainData(Dataset):
         table = _positions(self.seen_ids)
         return table[label]
 
-    def _proposals(self, index: int) -> Proposals:
+    def _proposals(self, index: int, image: str | None) -> Cached:
         assert self.proposals is not None
         entry = self.pictures.entries[index]
-        found = self.proposals.read(entry.stem)
+        found = self.proposals.read_entry(entry.stem, image)
         if tuple(found.size) != (entry.height, entry.width):
             raise DataError(
                 f"the proposals of picture '{entry.stem}' cover {found.size[0]} x {found.size[1]} pixels, the "
@@ -202,8 +210,14 @@ def require_unchanged(data: TrainData, recorded: str, where: str) -> None:
 
 
 def ready(batch: TrainBatch) -> TrainBatch:
-    """Bring a batch of `TrainData` to what methods take: labels int64. Cheap on the device, costly before."""
-    return {**batch, "labels": batch["labels"].long()}
+    """Bring a batch of `TrainData`, on any device, to what methods take.
+
+    Returns:
+        Labels int64; "masks" a `MaskCrops`: a sequence of (N_i, H, W) uint8 tensors that are written out when asked
+        for, and whose `crops` answer what can be known without (grid-sized masks, overlaps with a label).
+    """
+    masks = {"masks": MaskCrops.of(batch["masks"])} if "masks" in batch else {}
+    return {**batch, "labels": batch["labels"].long(), **masks}
 
 
 def _require_proposals(pictures: SegmentationData, proposals: Masks, what: str, propose: str) -> None:
@@ -222,19 +236,12 @@ def _collate(examples: list[dict[str, Any]]) -> TrainBatch:
         "images": images,
         "labels": torch.from_numpy(np.stack([e["label"] for e in examples])),
         "areas": torch.tensor([e["area"] for e in examples]),
+        "classes": [torch.from_numpy(np.flatnonzero(np.bincount(e["label"].ravel() + 1)[1:])) for e in examples],
         "names": [e["name"] for e in examples],
     }
     if "masks" in examples[0]:
-        batch["masks"] = [torch.from_numpy(e["masks"]) for e in examples]
+        batch["masks"] = [e["masks"] for e in examples]
     return batch
-
-
-def _padded(masks: np.ndarray, canvas: Size) -> np.ndarray:
-    if masks.shape[1:] == canvas:
-        return np.ascontiguousarray(masks)
-    out = np.zeros((len(masks), *canvas), np.uint8)
-    out[:, : masks.shape[1], : masks.shape[2]] = masks
-    return out
 
 
 @lru_cache(maxsize=4)

@@ -69,6 +69,10 @@ class MethodTask:
         """Switch to training as the method wants it: frozen parts stay as they are when scoring."""
         self.module.train_mode()
 
+    def kept(self) -> dict[str, Tensor]:
+        """Return what a checkpoint holds: what the method trains and what goes with it, not its CLIP as loaded."""
+        return self.module.trained_state()
+
     def normalisers(self, batch: TrainBatch) -> dict[str, float]:
         """Count what the losses are divided by; the loop adds the counts of all parts of a step."""
         return self.module.normalisers(ready(batch))
@@ -108,4 +112,8 @@ def loop_settings_of(training: TrainingConfig) -> dict[str, Any]:
         "workers": training.workers,
         "log_every": training.log_every,
         "save_every": training.save_every,
+        "accumulate": training.accumulate,
+        "ema": training.ema,
+        "compile": training.compile,
+        "eval_every": training.eval_every,
     }
