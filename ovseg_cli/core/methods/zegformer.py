@@ -16,8 +16,8 @@ CLIP, both towers.
 Paper and code:
 * Code, kept: b is not brought to unit length. Boxes end at the last pixel's index, not one after it, and a box without
   area becomes the whole canvas. Regions are cut from the padded canvas. Empty masks are named like others.
-* Code, kept: CLIP reads 32 sentences (many say "masked" or "cropped"), the queries 8 ("imagenet-select") or "single", in
-  the VOC configurations and in COCO-Stuff's evaluation, although its training read 8.
+* Code, kept: CLIP reads 32 sentences (many say "masked" or "cropped"), the queries 8 ("imagenet-select") or "single",
+  in the VOC configurations and in COCO-Stuff's evaluation, although its training read 8.
 * Not kept: CLIP in half precision. Where a class has several names, the code averages all name × sentence features at
   once; here names are averaged first, then sentences (core/clip/text.py).
 """
