@@ -130,17 +130,23 @@ class TerminalReporter:
 
     def __init__(self) -> None:
         self._said: set[str] = set()
+        self._tracks: list[_Track] = []
 
     def track(self, items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
         """Yield the items while showing progress under the name `what`."""
         if total is None and isinstance(items, Sized):
             total = len(items)
-        if sys.stderr.isatty():
-            from tqdm import tqdm
+        track = _Bar(what, total) if sys.stderr.isatty() else _Lines(what, total)
+        self._tracks.append(track)
+        try:
+            yield from track.over(items)
+        finally:
+            self._tracks.remove(track)
 
-            yield from tqdm(items, desc=what, total=total, file=sys.stderr, leave=False, dynamic_ncols=True)
-        else:
-            yield from _plain_progress(items, what, total)
+    def note(self, text: str) -> None:
+        """Show a few words beside the innermost progress."""
+        if self._tracks:
+            self._tracks[-1].note(text)
 
     def say(self, message: str) -> None:
         """Print a message, once."""
@@ -156,16 +162,51 @@ class TerminalReporter:
             say(line)
 
 
-def _plain_progress(items: Iterable[T], what: str, total: int | None) -> Iterator[T]:
-    start = last = time.monotonic()
-    count = 0
-    for item in items:
-        yield item
-        count += 1
-        if (moment := time.monotonic()) - last >= LINE_EVERY_SECONDS:
-            last = moment
-            say(_progress_line(what, count, total, moment - start))
-    say(_progress_line(what, count, None, time.monotonic() - start) + ", done")
+class _Track:
+    """Progress of one piece of work, with a few words beside it."""
+
+    def __init__(self, what: str, total: int | None):
+        self.what, self.total, self.words = what, total, ""
+
+    def over(self, items: Iterable[T]) -> Iterator[T]:
+        """Yield the items, showing how far one is."""
+        raise NotImplementedError
+
+    def note(self, text: str) -> None:
+        """Show these words from the next time on that the progress is drawn."""
+        self.words = text
+
+
+class _Bar(_Track):
+    """A bar of tqdm's, on a terminal."""
+
+    def over(self, items: Iterable[T]) -> Iterator[T]:
+        """Yield the items, drawing the bar."""
+        from tqdm import tqdm
+
+        self.bar = tqdm(items, desc=self.what, total=self.total, file=sys.stderr, leave=False, dynamic_ncols=True)
+        yield from self.bar
+
+    def note(self, text: str) -> None:
+        """Hand the words to the bar."""
+        self.bar.set_postfix_str(text, refresh=False)
+
+
+class _Lines(_Track):
+    """A plain line every few seconds, where there is no terminal."""
+
+    def over(self, items: Iterable[T]) -> Iterator[T]:
+        """Yield the items, printing lines."""
+        start = last = time.monotonic()
+        count = 0
+        for item in items:
+            yield item
+            count += 1
+            if (moment := time.monotonic()) - last >= LINE_EVERY_SECONDS:
+                last = moment
+                words = f", {self.words}" if self.words else ""
+                say(_progress_line(self.what, count, self.total, moment - start) + words)
+        say(_progress_line(self.what, count, None, time.monotonic() - start) + ", done")
 
 
 def _progress_line(what: str, count: int, total: int | None, seconds: float) -> str:

@@ -19,6 +19,7 @@ PACKAGES = (
     "torchvision",
     "open_clip_torch",
     "timm",
+    "matplotlib",
     "numpy",
     "pillow",
     "pycocotools",

@@ -15,6 +15,9 @@ class Reporter(Protocol):
     def track(self, items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
         """Yield the items while showing progress under the name `what`."""
 
+    def note(self, text: str) -> None:
+        """Show a few words beside the progress of the innermost `track`, in place of the ones before."""
+
     def say(self, message: str) -> None:
         """Tell something worth knowing, once."""
 
@@ -31,6 +34,9 @@ class Silent:
     def track(self, items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
         """Yield the items."""
         yield from items
+
+    def note(self, text: str) -> None:
+        """Show nothing."""
 
     def say(self, message: str) -> None:
         """Say nothing."""

@@ -22,7 +22,7 @@ from ovseg_cli.core.errors import DataError, OvsegError, UsageError
 from ovseg_cli.core.files import explain_os_error, make_folder, read_json, sha256_file, write_bytes, write_json
 from ovseg_cli.core.reporter import Reporter
 
-SCHEMA = 1
+SCHEMA = 2
 POINTER = "latest.json"
 _WEIGHTS, _STATE, _HEADER = "weights.safetensors", "state.pt", "checkpoint.json"
 
@@ -53,7 +53,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int = 2) -> Path
     Raises:
         MachineError: The disk refuses; what was there before stays.
     """
-    final = make_folder(folder) / f"step-{checkpoint.step:08d}"
+    final = step_folder(make_folder(folder), checkpoint.step)
     part = folder / f".{final.name}.{os.getpid()}.part"
     try:
         shutil.rmtree(part, ignore_errors=True)
@@ -99,12 +99,19 @@ def load_checkpoint(folder: Path, reporter: Reporter) -> Checkpoint:
     candidates = _candidates(folder)
     if not candidates:
         raise UsageError(f"{folder}: there is no checkpoint to resume from.", "Start the run without --resume.")
+    reason = ""
     for path in candidates:
         try:
-            return _read(path)
+            return read_checkpoint(path)
         except (OvsegError, OSError, ValueError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
             reporter.warn(f"{path} is broken ({error}); the checkpoint before it is tried.")
-    raise DataError(f"{folder}: no checkpoint is whole.", "Start the run anew, without --resume.")
+            reason = str(error)
+    raise DataError(f"{folder}: no checkpoint can be used ({reason}).", "Start the run anew, without --resume.")
+
+
+def step_folder(folder: Path, step: int) -> Path:
+    """Return where the checkpoint of a step lies."""
+    return folder / f"step-{step:08d}"
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -126,12 +133,13 @@ def _candidates(folder: Path) -> list[Path]:
     return steps
 
 
-def _read(path: Path) -> Checkpoint:
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read one checkpoint's folder; what is wrong with it is raised, most of it as DataError or OSError."""
     from safetensors.torch import load_file
 
     header = read_json(path / _HEADER, "a checkpoint's header")
     if header["schema"] != SCHEMA:
-        raise DataError(f"{path}: was made with checkpoint schema {header['schema']}, this ovseg reads {SCHEMA}.")
+        raise DataError(f"it was made with checkpoint schema {header['schema']}, this ovseg reads {SCHEMA}")
     for name, expected in header["sha256"].items():
         if sha256_file(path / name) != expected:
             raise DataError(f"{name} is cut off or was changed")
@@ -147,7 +155,7 @@ def random_states() -> dict[str, Any]:
         "python": [version, list(internal), gauss],
         "numpy": [str(name), [int(k) for k in keys], int(position), int(has_gauss), float(cached)],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else [],  # of this process's device
     }
 
 
@@ -159,4 +167,4 @@ def set_random_states(states: dict[str, Any]) -> None:
     np.random.set_state((name, np.array(keys, np.uint32), position, has_gauss, cached))
     torch.set_rng_state(states["torch"])
     if states["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(states["cuda"])
+        torch.cuda.set_rng_state(states["cuda"][0])

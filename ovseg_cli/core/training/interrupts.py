@@ -2,32 +2,70 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
 from ovseg_cli.core.errors import Terminated
 
+_SIGNALS = {"sigterm": signal.SIGTERM, "sigint": signal.SIGINT}
+
 
 class StopRequest:
-    """Remembers that somebody asked to stop, and how."""
+    """Remembers that somebody asked to stop, and how; true once all processes have agreed to.
+
+    Attributes:
+        received: The first signal that this process got.
+        agreed: The signal for which all stop after this step.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self.agreed: int | None = None
+        self._first = 0.0
+        self._waits = True
 
     def __bool__(self) -> bool:
-        return self.received is not None
+        return self.agreed is not None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Handle a signal: the first one waits for the step's end, a second one does not."""
-        if self.received is not None:
+        """Handle a signal: it waits for the step's end, but for a second Ctrl-C, which does not.
+
+        A second SIGTERM waits too: a scheduler and a launcher may both pass one on. So does a second SIGINT at once.
+        """
+        insists = number == signal.SIGINT and self.received == number and time.monotonic() - self._first > 1.0
+        if insists or not self._waits:
             self.leave(number)
-        self.received = number
+        if self.received is None:
+            self.received, self._first = number, time.monotonic()
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """While the block runs, a signal stops it; one that came before stops it before it begins."""
+        self.leave_if_asked()
+        self._waits = False
+        try:
+            yield
+        finally:
+            self._waits = True
+
+    def flags(self) -> dict[str, float]:
+        """Return what this process adds to the flags of all."""
+        return {name: float(self.received == number) for name, number in _SIGNALS.items()}
+
+    def agree(self, sums: Mapping[str, float]) -> None:
+        """Stop after this step if any process was asked to: `sums` has all flags, their names in brackets."""
+        self.agreed = next((number for name, number in _SIGNALS.items() if sums[f"({name})"]), None)
+
+    def leave_if_asked(self) -> None:
+        """Leave for a signal that this process got, agreed or not."""
+        if self.received is not None:
+            self.leave(self.received)
 
     def leave(self, number: int | None = None) -> None:
         """Raise what the signal means: KeyboardInterrupt or Terminated."""
-        number = number or self.received
-        raise KeyboardInterrupt if number == signal.SIGINT else Terminated
+        raise KeyboardInterrupt if (number or self.agreed) == signal.SIGINT else Terminated
 
 
 @contextmanager

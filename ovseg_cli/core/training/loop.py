@@ -1,102 +1,36 @@
 """The one training loop: counted in steps, logged, interruptible, and continued bit for bit.
 
-What is trained is a `Task`; how fast and how long is `LoopSettings`. After a kill at any step `fit(..., resume=True)`
-gives the weights of a run that was never killed (on the CPU, with the same number of threads): weights, optimizer and
-random states are saved together, the learning rate and the batch of a step are pure functions of the step.
+What is trained is a `Task`; how fast and how long is `LoopSettings` (both task.py); which processes take part is a
+`Group` (group.py). After a kill at any step `fit(..., resume=True)` gives the weights of a run that was never killed
+(on the CPU, with the same numbers of threads and processes): weights, their moving average, optimizer, scaler and the
+random states of all processes are saved together; the learning rate and the batch of a step are pure functions of it.
+
+Process r of W with A accumulated micro-batches takes the parts r·A to r·A + A - 1 of each step's W·A. Every process
+runs this loop; the main one alone writes files, at moments that all agree on.
 """
 
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils.data import Dataset
 
-from ovseg_cli.core.errors import OvsegError, UsageError
+from ovseg_cli.core.errors import UsageError
 from ovseg_cli.core.reporter import Reporter
-from ovseg_cli.core.training.checkpoint import (
-    Checkpoint,
-    has_checkpoint,
-    load_checkpoint,
-    random_states,
-    save_checkpoint,
-    set_random_states,
-)
+from ovseg_cli.core.training.checkpoint import has_checkpoint
+from ovseg_cli.core.training.curves import draw_curves
+from ovseg_cli.core.training.ema import MovingAverage
+from ovseg_cli.core.training.group import ONE, Group
 from ovseg_cli.core.training.interrupts import StopRequest, stop_between_steps
 from ovseg_cli.core.training.metrics_log import MetricsLog
-from ovseg_cli.core.training.precision import choose_precision, forward_context, step_context
-from ovseg_cli.core.training.schedule import Schedule
-from ovseg_cli.core.training.stream import batches, to_device
+from ovseg_cli.core.training.position import Position, own_random_states
+from ovseg_cli.core.training.stream import batches
+from ovseg_cli.core.training.task import LoopSettings, Progress, Task, TrainingError
+from ovseg_cli.core.training.update import Updater
 
-
-class TrainingError(OvsegError):
-    """Training cannot go on; the last good checkpoint is kept."""
-
-
-class Task(Protocol):
-    """What is trained.
-
-    Attributes:
-        name: Shown beside the progress bar.
-        module: Its parameters and buffers are what a checkpoint holds.
-    """
-
-    name: str
-    module: nn.Module
-
-    def optimizer(self) -> torch.optim.Optimizer:
-        """Make the optimizer; each group's `lr` is its rate before the schedule's factor."""
-
-    def steps(self) -> Dataset:
-        """Return the data: item `i` is the batch of step `i`, a pure function of `i`."""
-
-    def losses(self, batch: Any) -> dict[str, Tensor]:
-        """Return the loss terms, scalars that are already weighted; their sum is minimised."""
-
-    def after_step(self) -> dict[str, float]:
-        """Do what follows an update (clamping, averaging); return numbers for the log."""
-
-
-@dataclass(frozen=True)
-class LoopSettings:
-    """How a task is trained.
-
-    Attributes:
-        schedule: Learning-rate factors; `schedule.total` is the number of steps.
-        clip_grad_norm: The norm of all gradients together is cut to this; None cuts nothing.
-        precision: "auto", "float32" or "bfloat16" (precision.py).
-        workers: Processes that make batches in the background.
-        log_every: Steps between two lines of `metrics.jsonl`.
-        save_every: Steps between two checkpoints; the last step is always saved.
-    """
-
-    schedule: Schedule
-    clip_grad_norm: float | None = None
-    precision: str = "auto"
-    workers: int = 0
-    log_every: int = 20
-    save_every: int = 100
-
-
-@dataclass
-class Progress:
-    """Where a run stands.
-
-    Attributes:
-        step: Updates done.
-        seconds: Wall-clock time of training so far, over all resumes.
-        cpu_seconds: Processor time of this process so far, workers not counted.
-        sums: Sums of the loss terms since the last line of the log, and "count".
-    """
-
-    step: int = 0
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    sums: dict[str, float] = field(default_factory=dict)
+LOG, CURVES = "metrics.jsonl", "curves.png"
 
 
 def fit(
@@ -106,146 +40,175 @@ def fit(
     reporter: Reporter,
     device: torch.device | str = "cpu",
     resume: bool = False,
+    group: Group = ONE,
+    identity: Mapping[str, str] | None = None,
 ) -> Progress:
-    """Train until the schedule ends.
+    """Train until the schedule ends; the moving average, where there is one, is then in `task.module`.
 
-    SIGINT and SIGTERM let the step finish, save, and raise KeyboardInterrupt or Terminated.
+    SIGINT and SIGTERM let the step finish, save, and raise KeyboardInterrupt or Terminated, in all processes.
 
     Args:
         task: What is trained.
         settings: How.
-        run_folder: Gets `metrics.jsonl` and `checkpoints/`.
-        reporter: Shown the progress.
+        run_folder: Gets `metrics.jsonl`, `curves.png` and `checkpoints/`; the same folder for all processes.
+        reporter: Shown the progress; only the main process's is used.
         device: Where `task.module` lies.
         resume: Continue from the newest whole checkpoint.
+        group: The processes that train together; each calls this.
+        identity: Fingerprints of what a run must not change under way, by what they are of ("data", "CLIP").
 
     Raises:
         TrainingError: A loss term or the gradient is not finite.
         UsageError: `resume` without a checkpoint, or checkpoints without `resume`.
-        MachineError: The disk refuses.
+        DataError: A fingerprint is not the one that the run began with.
+        MachineError: The disk refuses, the device lacks the precision, a process was lost.
     """
-    return _Loop(task, settings, Path(run_folder), reporter, torch.device(device)).run(resume)
+    loop = _Loop(task, settings, Path(run_folder), group.quiet(reporter), torch.device(device), group)
+    return loop.run(resume, dict(identity or {}))
 
 
 class _Loop:
-    def __init__(self, task: Task, settings: LoopSettings, run_folder: Path, reporter: Reporter, device: torch.device):
-        self.task, self.settings, self.reporter, self.device = task, settings, reporter, device
+    def __init__(
+        self, task: Task, settings: LoopSettings, folder: Path, reporter: Reporter, device: torch.device, group: Group
+    ):
+        self.task, self.settings, self.folder, self.reporter = task, settings, folder, reporter
+        self.device, self.group = device, group
         self.total = settings.schedule.total
-        self.checkpoints = run_folder / "checkpoints"
-        self.log_file = run_folder / "metrics.jsonl"
-        self.optimizer = task.optimizer()
-        self.base_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
-        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.dtype = choose_precision(settings.precision, device)
+        parts = group.world_size * settings.accumulate
+        self.own, self.parts = range(group.rank * settings.accumulate, (group.rank + 1) * settings.accumulate), parts
+        self.data = task.steps(parts)
         self.progress = Progress()
-        self.saved_step = -1
+        with own_random_states():
+            self.updater = Updater(task, settings, device, group)
+        self.average = MovingAverage(task.module, settings.ema) if settings.ema else None
+        self.position = Position(folder / "checkpoints", task, self.updater, self.average, group, self.reporter)
 
-    def run(self, resume: bool) -> Progress:
+    def run(self, resume: bool, identity: dict[str, str]) -> Progress:
+        self.position.identity = identity
         if resume:
-            self._restore()
-        elif has_checkpoint(self.checkpoints):
-            raise UsageError(
-                f"{self.checkpoints}: an earlier run left checkpoints here.", "Use --resume, or another run folder."
-            )
-        log = MetricsLog(self.log_file, self.progress.step)
-        self.task.module.train()
+            self.progress = self.position.restore()
+        else:
+            self._begin()
+        log = self.group.on_main(lambda: MetricsLog(self.folder / LOG, self.progress.step, self.progress.evaluated))
+        self.task.train_mode()
         with stop_between_steps() as stop:
-            for batch in self._track():
-                self._timed_step(batch)
+            self._evaluate_when_due(log, stop)  # a kill may have come before the evaluation that follows a checkpoint
+            for own in self._track():
+                self._step(own, stop)
                 self._note(log)
                 self._save_when_due(stop)
-            if stop:
-                stop.leave()
+                self._evaluate_when_due(log, stop)
+            if self.group.world_size == 1:
+                stop.leave_if_asked()
+        self.group.on_main(lambda: draw_curves(self.folder / LOG, self.folder / CURVES, self.task.name))
+        if self.average is not None:
+            self.average.put()
         self.task.module.eval()
         return self.progress
 
-    def _track(self) -> Iterator[Any]:
-        start = self.progress.step
-        states = random_states()
-        stream = batches(self.task.steps(), start, self.total, self.settings.workers)
-        what = self.task.name if start == 0 else f"{self.task.name} from step {start}"
-        set_random_states(states)
-        return iter(self.reporter.track(stream, what, self.total - start))
+    def _begin(self) -> None:
+        if self.group.on_main(lambda: has_checkpoint(self.position.folder)):
+            what = f"{self.position.folder}: an earlier run left checkpoints here."
+            raise UsageError(what, "Use --resume, or another run folder.")
+        if self.group.rank:  # each process draws its own random numbers
+            from ovseg_cli.core.runtime import seed_everything
 
-    def _timed_step(self, batch: Any) -> None:
+            seed_everything((torch.initial_seed() + 7919 * self.group.rank) % 2**31)
+
+    def _track(self) -> Iterator[list[Any]]:
+        start = self.progress.step
+        with own_random_states():
+            pin = self.device.type == "cuda"
+            stream = batches(self.data, start, self.total, self.settings.workers, self.parts, self.own, pin)
+        what = self.task.name if start == 0 else f"{self.task.name} from step {start}"
+        return iter(self.reporter.track(self._timed(stream), what, self.total - start))
+
+    def _timed(self, stream: Iterator[list[Any]]) -> Iterator[list[Any]]:
+        """Pass batches on, counting the seconds for which they were waited."""
+        while True:
+            wall, cpu = time.perf_counter(), time.process_time()
+            own = next(stream, None)
+            if own is None:
+                return
+            waited = time.perf_counter() - wall
+            self.progress.waited += waited
+            self.progress.seconds += waited
+            self.progress.cpu_seconds += time.process_time() - cpu
+            yield own
+
+    def _step(self, own: list[Any], stop: StopRequest) -> None:
         wall, cpu = time.perf_counter(), time.process_time()
-        terms = self._step(to_device(batch, self.device))
+        factor = self.settings.schedule.factor(self.progress.step)
+        values = self.updater.gradients(own, factor, stop.flags())
+        terms = self._checked(values)
+        if self.updater.step() and self.average is not None:
+            self.average.update()
+        terms |= self.task.after_step()
+        stop.agree(values)
         self.progress.step += 1
         self.progress.seconds += time.perf_counter() - wall
         self.progress.cpu_seconds += time.process_time() - cpu
-        for name, value in {**terms, "count": 1.0}.items():
-            self.progress.sums[name] = self.progress.sums.get(name, 0.0) + value
+        self.progress.images += values["(images)"]
+        self.progress.take(terms)
+        self.reporter.note(", ".join(f"{name} {values[name]:.3g}" for name in self.updater.names))
 
-    def _step(self, batch: Any) -> dict[str, float]:
-        factor = self.settings.schedule.factor(self.progress.step)
-        for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
-            group["lr"] = rate * factor
-        self.optimizer.zero_grad(set_to_none=True)
-        with step_context(self.device):
-            with forward_context(self.device, self.dtype):
-                terms = self.task.losses(batch)
-            values = {name: float(term.detach()) for name, term in terms.items()}
-            self._check(values)
-            torch.stack([term.float() for term in terms.values()]).sum().backward()
-        norm = float(nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_grad_norm or math.inf))
-        self._check({"gradient": norm})
-        self.optimizer.step()
-        return {**values, "gradient_norm": norm, **self.task.after_step()}
-
-    def _check(self, values: dict[str, float]) -> None:
-        for name, value in values.items():
+    def _checked(self, values: dict[str, float]) -> dict[str, float]:
+        """Return the terms of the log; one that is not finite ends the training before it changes a weight."""
+        terms = {name: values[name] for name in self.updater.names}
+        norm = values["(gradient_norm)"]
+        overflowed = not math.isfinite(norm) and self.updater.may_overflow
+        for name, value in {**terms, **({} if overflowed else {"gradient": norm})}.items():
             if not math.isfinite(value):
-                kept = f"step {self.saved_step}" if self.saved_step >= 0 else "none yet"
+                step = self.position.saved_step
+                kept = f"step {step}" if step >= 0 else "none yet"
                 raise TrainingError(
                     f"{self.task.name}: '{name}' is {value} in step {self.progress.step + 1}; "
                     f"the last good checkpoint is kept ({kept}).",
                     "Lower the learning rate, for instance --set learning_rate=0.0005.",
                 )
+        return {**terms, "overflowed": 1.0} if overflowed else {**terms, "gradient_norm": norm}
 
     def _note(self, log: MetricsLog) -> None:
-        step, sums = self.progress.step, self.progress.sums
-        if step % self.settings.log_every and step != self.total:
+        progress = self.progress
+        if progress.step % self.settings.log_every and progress.step != self.total:
             return
-        count = sums.pop("count")
-        means = {name: value / count for name, value in sums.items()}
-        rates = sorted({group["lr"] for group in self.optimizer.param_groups})
-        seconds = round(self.progress.seconds, 3)
-        log.write({"step": step, **means, "learning_rate": rates[-1], "seconds": seconds})
-        self.progress.sums = {}
+        rates = self.updater.rates
+        seconds = max(progress.seconds - progress.since, 1e-9)
+        line: dict[str, Any] = {"step": progress.step, **progress.means(), "learning_rate": max(rates)}
+        if len(set(rates)) > 1:
+            line["learning_rates"] = rates
+        line |= {"images_per_second": round(progress.images / seconds, 3), "seconds": round(progress.seconds, 3)}
+        line["waited_share"] = round(progress.waited / seconds, 3)
+        if self.device.type == "cuda":
+            line["peak_memory_mib"] = round(torch.cuda.max_memory_allocated(self.device) / 2**20)
+        self.group.on_main(lambda: log.write(line))
+        progress.begin_line()
 
     def _save_when_due(self, stop: StopRequest) -> None:
         step = self.progress.step
-        if step % self.settings.save_every == 0 or step == self.total or stop:
-            self._save()
+        if step % self.settings.save_every == 0 or step == self.total or self._evaluates_at(step) or stop:
+            self.position.save(self.progress)
         if stop:
             self.reporter.say(f"{self.task.name}: saved at step {step} of {self.total}; --resume continues from there")
             stop.leave()
 
-    def _save(self) -> None:
-        state = {
-            "optimizer": self.optimizer.state_dict(),
-            "random": random_states(),
-            "progress": vars(self.progress).copy(),
-            "precision": str(self.dtype),
-            "threads": torch.get_num_threads(),
-        }
-        weights = self.task.module.state_dict()
-        save_checkpoint(self.checkpoints, Checkpoint(self.progress.step, weights, state))
-        self.saved_step = self.progress.step
+    def _evaluates_at(self, step: int) -> bool:
+        return self.settings.eval_every > 0 and step > 0 and step % self.settings.eval_every == 0
 
-    def _restore(self) -> None:
-        checkpoint = load_checkpoint(self.checkpoints, self.reporter)
-        self.task.module.load_state_dict(checkpoint.weights)
-        self.optimizer.load_state_dict(checkpoint.state["optimizer"])
-        self.progress = Progress(**checkpoint.state["progress"])
-        self.saved_step = checkpoint.step
-        saved, self.dtype = checkpoint.state["precision"], self.dtype
-        if saved != str(self.dtype):
-            self.reporter.warn(f"{self.task.name}: the run began in {saved} and continues in {self.dtype}.")
-        threads = checkpoint.state["threads"]
-        if self.device.type == "cpu" and threads != torch.get_num_threads():
-            self.reporter.warn(
-                f"{self.task.name}: the run began with {threads} threads and continues with {torch.get_num_threads()}; "
-                f"for the very same bits set OMP_NUM_THREADS={threads}."
-            )
-        set_random_states(checkpoint.state["random"])
+    def _evaluate_when_due(self, log: MetricsLog, stop: StopRequest) -> None:
+        """Evaluate, leaving no trace in what follows; a signal ends it at once, since the step was saved before."""
+        step = self.progress.step
+        if not self._evaluates_at(step) or self.progress.evaluated == step:
+            return
+        self.task.module.eval()
+        with stop.at_once(), own_random_states(), torch.no_grad():
+            if self.average is None:
+                scores = self.task.evaluate()
+            else:
+                with self.average.in_place():
+                    scores = self.task.evaluate()
+        self.task.train_mode()
+        self.progress.evaluated = step
+        if scores:
+            self.group.on_main(lambda: log.write({"step": step, "evaluation": scores}))
+            self.group.on_main(lambda: draw_curves(self.folder / LOG, self.folder / CURVES, self.task.name))

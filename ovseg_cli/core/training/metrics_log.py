@@ -13,24 +13,15 @@ class MetricsLog:
     Args:
         path: The file.
         step: Where the run stands: lines of later steps are removed, a last half line too; 0 empties the log.
+        evaluated: Step of the last evaluation that counts; lines of later ones are removed.
     """
 
-    def __init__(self, path: Path, step: int):
+    def __init__(self, path: Path, step: int, evaluated: int = 0):
         self.path = path
         make_folder(path.parent)
-        write_text(path, "".join(line + "\n" for line in self._kept(step)))
-
-    def _kept(self, step: int) -> list[str]:
-        if step == 0 or not self.path.is_file():
-            return []
-        kept = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line)
-            except (json.JSONDecodeError, KeyError, TypeError):
-                continue  # the half line of a kill
-        return kept
+        records = read_log(path) if step else []
+        kept = [r for r in records if r["step"] <= (evaluated if "evaluation" in r else step)]
+        write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record; it has a `step`."""
@@ -39,3 +30,19 @@ class MetricsLog:
                 stream.write(json.dumps(record) + "\n")
         except OSError as error:
             raise explain_os_error(error, self.path) from error
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a log, in order, without the half line that a kill may leave; none where there is no file.
+
+    Records of training have the mean of each loss term since the one before; those of evaluations an "evaluation".
+    """
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(record, dict) and isinstance(record.get("step"), int):
+            records.append(record)
+    return records

@@ -9,17 +9,22 @@ from ovseg_cli.core.errors import MachineError
 
 
 def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
-    """Return float32 or bfloat16.
+    """Return float32, bfloat16 or float16.
 
     Args:
-        wanted: "float32", "bfloat16", or "auto": bfloat16 where the device computes it in hardware.
+        wanted: One of these, or "auto": bfloat16 where the device computes it in hardware, else float32.
         device: Where the step runs.
 
     Raises:
-        MachineError: bfloat16 is wanted on a GPU that has none.
+        MachineError: bfloat16 is wanted on a GPU that has none, or float16 on the CPU.
     """
     if wanted == "float32":
         return torch.float32
+    if wanted == "float16":
+        if device.type != "cuda":
+            offer = "Use --set precision=bfloat16 or precision=float32."
+            raise MachineError("float16 is for GPUs: on the CPU it is slow and overflows.", offer)
+        return torch.float16
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
         if wanted == "bfloat16" and not fast:
@@ -45,4 +50,5 @@ def step_context(device: torch.device) -> Iterator[None]:
 
 def forward_context(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     """Autocast for the forward pass; does nothing in float32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
+    is_on = dtype != torch.float32
+    return torch.autocast(device.type, dtype if is_on else torch.bfloat16, enabled=is_on)

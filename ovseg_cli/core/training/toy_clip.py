@@ -29,6 +29,7 @@ from ovseg_cli.core.clip.tokenizer import WordTokenizer
 from ovseg_cli.core.clip.towers import build_module
 from ovseg_cli.core.data import toy
 from ovseg_cli.core.data.toy_captions import WORDS
+from ovseg_cli.core.errors import UsageError
 from ovseg_cli.core.files import write_json
 from ovseg_cli.core.reporter import Reporter
 from ovseg_cli.core.training import toy_factors
@@ -89,11 +90,32 @@ class ToyClipTask:
         ]
         return torch.optim.AdamW(groups, lr=self.config.learning_rate, betas=self.config.betas, fused=True)
 
-    def steps(self) -> Dataset:
-        """Return the captioned scenes, drawn when asked for."""
+    def train_mode(self) -> None:
+        """Train everything."""
+        self.module.train()
+
+    def kept(self) -> dict[str, Tensor]:
+        """Return all weights."""
+        return self.module.state_dict()
+
+    def steps(self, parts: int) -> Dataset:
+        """Return the captioned scenes, drawn when asked for.
+
+        Raises:
+            UsageError: More than one part: every scene is contrasted with all captions of the batch.
+        """
+        if parts > 1:
+            raise UsageError(
+                f"{self.name}: its loss compares all pictures of a batch, so a step cannot be cut into {parts} parts.",
+                "Train it in one process, without accumulation: --gpus 1, or --gpus 0 for the CPU.",
+            )
         return CaptionedScenes(self.config, self.tokenizer)
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def normalisers(self, batch: Batch) -> dict[str, float]:
+        """Return nothing: the loss is the mean over the batch, which has one part."""
+        return {}
+
+    def losses(self, batch: Batch, totals: dict[str, float]) -> dict[str, Tensor]:
         """Contrast the batch's images with its captions, both ways."""
         images, tokens = batch
         pixels = images.permute(0, 3, 1, 2).float() / 255
@@ -119,6 +141,12 @@ class ToyClipTask:
         """Keep the scale of the cosine below its bound."""
         self.module.logit_scale.clamp_(max=math.log(self.config.max_logit_scale))
         return {"logit_scale": float(self.module.logit_scale.exp())}
+
+    def evaluate(self) -> dict[str, float]:
+        """Name the true regions of scenes for tuning, and find their captions; shares from 0 to 1."""
+        figures = measure(self.as_clip(), self.config)
+        accuracy = next(value for key, value in figures.items() if key.startswith("accuracy"))
+        return {"accuracy_masks": accuracy["all"], "retrieval_at_1": figures["retrieval_at_1"]}
 
     def as_clip(self) -> ClipModel:
         """Return the model in its present state, ready for use."""
@@ -162,7 +190,8 @@ def train_toy_clip(
 ) -> dict[str, Any]:
     """Train a toy CLIP; the run folder then serves as `--clip`.
 
-    Writes `metrics.jsonl`, `checkpoints/`, `clip.safetensors` (half precision, describes itself) and `toy_clip.json`.
+    Writes `metrics.jsonl`, `curves.png`, `checkpoints/`, `clip.safetensors` (half precision, describes itself) and
+    `toy_clip.json`.
 
     Args:
         config: Sizes and recipe.
