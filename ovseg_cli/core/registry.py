@@ -19,7 +19,7 @@ class Entry:
         title, paper, trained: For `ovseg list`.
         settings: Settings model of a trainer, importable without torch.
         estimate: Function from a trainer's settings to steps, memory and disk, for `--dry-run`.
-        data: Data set that a trainer draws from.
+        data: Data set that a trainer draws from; of a method, the one that its paper trains on.
     """
 
     target: str
@@ -51,6 +51,27 @@ def _import(target: str) -> Any:
 METHODS: dict[str, Entry] = {
     "clip": Entry("ovseg_cli.core.methods.clip:Clip", "CLIP", "Radford et al., ICML 2021, read densely"),
     "maskclip": Entry("ovseg_cli.core.methods.maskclip:MaskClip", "MaskCLIP", "Zhou et al., ECCV 2022"),
+    "freeseg": Entry(
+        "ovseg_cli.core.methods.freeseg:FreeSeg",
+        "FreeSeg",
+        "Qin et al., CVPR 2023",
+        trained="the mask generator, on seen classes",
+        data="coco-stuff",
+    ),
+    "zegformer": Entry(
+        "ovseg_cli.core.methods.zegformer:ZegFormer",
+        "ZegFormer",
+        "Ding et al., CVPR 2022",
+        trained="MaskFormer, on seen classes",
+        data="coco-stuff",
+    ),
+    "zsseg": Entry(
+        "ovseg_cli.core.methods.zsseg:ZSSeg",
+        "ZSSeg",
+        "Xu et al., ECCV 2022",
+        trained="MaskFormer, on seen classes",
+        data="coco-stuff",
+    ),
 }
 
 GENERATORS: dict[str, Entry] = {
@@ -67,6 +88,13 @@ PROPOSALS: dict[str, Entry] = {
         "ovseg_cli.core.proposals.ground_truth:GroundTruth",
         "ground truth with noise",
         "this project, for oracle studies",
+    ),
+    "dino": Entry("ovseg_cli.core.proposals.dino:Dino", "DINO k-means", "PixelCLIP, Kim et al., NeurIPS 2024"),
+    "sam": Entry(
+        "ovseg_cli.core.proposals.sam:Sam", "Segment Anything (SAM, SAM 2, SAM 3)", "Kirillov et al., ICCV 2023"
+    ),
+    "mask2former": Entry(
+        "ovseg_cli.core.proposals.mask2former:Mask2Former", "Mask2Former, MaskFormer", "Cheng et al., CVPR 2022"
     ),
 }
 

@@ -44,7 +44,7 @@ class Mask2FormerConfig(GeneratorConfig):
     )
     weights: str = Field(default="published", description="'published', or 'random' to try the code path.")
     soft: bool = Field(
-        default=False, description="Keep probabilities on the network's grid instead of masks at the picture's size."
+        default=False, description="Keep probabilities on the network's grid (never finer than the picture) instead of masks."
     )
     threshold: float = Field(
         default=0.5, ge=0, lt=1, description="Probability from which a pixel belongs to a mask, for area and score too."
@@ -106,7 +106,7 @@ class Mask2Former(ProposalGenerator):
 
         size = (int(image.shape[1]), int(image.shape[2]))
         logits, objectness = self.queries(image)
-        target = (int(logits.shape[1]), int(logits.shape[2])) if self.config.soft else size
+        target = (min(logits.shape[1], size[0]), min(logits.shape[2], size[1])) if self.config.soft else size
         chunks = logits.split(max(1, _UPSAMPLED // (target[0] * target[1])))
         parts = [self._masks(chunk, target) for chunk in chunks]
         masks, quality, share = (torch.cat([part[i] for part in parts]) for i in range(3))
