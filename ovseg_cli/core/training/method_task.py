@@ -1,6 +1,6 @@
 """How a trained method, its data and the names that it may know become a task of the training loop."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from ovseg_cli.core.types import TextFeatures, TrainBatch
 
 
 class MethodTask:
-    """A method that is trained on seen classes.
+    """A method that is trained on seen classes; a `Task` of the loop.
 
     Args:
         method: Its trained parameters have gradients on, all others off.
@@ -69,6 +69,11 @@ class MethodTask:
         """Switch to training as the method wants it: frozen parts stay as they are when scoring."""
         self.module.train_mode()
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """Return fingerprints that must not change while a run is under way, by what they are of."""
+        return {"the training data": self.data.digest}
+
     def kept(self) -> dict[str, Tensor]:
         """Return what a checkpoint holds: what the method trains and what goes with it, not its CLIP as loaded."""
         return self.module.trained_state()
@@ -77,10 +82,12 @@ class MethodTask:
         """Count what the losses are divided by; the loop adds the counts of all parts of a step."""
         return self.module.normalisers(ready(batch))
 
-    def losses(self, batch: TrainBatch, totals: Mapping[str, float]) -> dict[str, Tensor]:
+    def losses(self, batch: TrainBatch, totals: dict[str, float]) -> dict[str, Tensor]:
         """Return the weighted loss terms of a part; over all parts they add up to the loss of the step."""
-        batch = ready(batch)
-        return self.module.losses(batch, self.text.to(batch["images"].device), totals)
+        device = batch["images"].device
+        if self.text.features.device != device:
+            self.text = self.text.to(device)
+        return self.module.losses(ready(batch), self.text, totals)
 
     def after_step(self) -> dict[str, float]:
         """Do what the method does after an update."""
