@@ -47,7 +47,15 @@ def complete_trainer(incomplete: str) -> list[str]:
     """Offer what can be trained."""
     from ovseg_cli.core import registry
 
-    return [name for name in registry.TRAINERS if name.startswith(incomplete)]
+    trained = [name for name, entry in registry.METHODS.items() if entry.trained != "nothing"]
+    return [name for name in (*trained, *registry.TRAINERS) if name.startswith(incomplete)]
+
+
+def complete_proposals(incomplete: str) -> list[str]:
+    """Offer generators of proposals."""
+    from ovseg_cli.core import registry
+
+    return [name for name in registry.PROPOSALS if name.startswith(incomplete)]
 
 
 Data = Annotated[
@@ -90,6 +98,14 @@ Clip = Annotated[
 Pretrained = Annotated[
     str | None, typer.Option(metavar="TAG|FILE", help="Weights of --clip: open_clip tag, or a local file.")
 ]
+Proposals = Annotated[
+    str | None,
+    typer.Option(
+        metavar="GENERATOR|CACHE|RUN",
+        help="Where masks come from: a generator, a cache of `ovseg propose`, or the run of a host.",
+        autocompletion=complete_proposals,
+    ),
+]
 Gpus = Annotated[
     int | None, typer.Option(metavar="N", help="How many GPUs; 0 is the CPU. Default: all there are, else the CPU.")
 ]
@@ -114,6 +130,8 @@ Out = Annotated[Path | None, typer.Option(metavar="PATH", help="Where to write."
 def parse_settings(items: list[str] | None) -> dict[str, Any]:
     """Parse `--set key=value` pairs; values are read as TOML, and as plain words where they are none.
 
+    A key with dots stands for a setting inside a table: `generator.queries=40`, `host.iterations=300`.
+
     Raises:
         UsageError: An item has no `=`.
     """
@@ -127,9 +145,16 @@ def parse_settings(items: list[str] | None) -> dict[str, Any]:
         if not equals or not key.strip():
             raise UsageError(f"--set {item}: a setting is written key=value.", "For instance --set side=320")
         try:
-            settings[key.strip()] = tomllib.loads(f"x = {value}")["x"]
+            read = tomllib.loads(f"x = {value}")["x"]
         except tomllib.TOMLDecodeError:
-            settings[key.strip()] = value
+            read = value
+        *tables, name = (part.strip() for part in key.split("."))
+        place = settings
+        for table in tables:
+            if not isinstance(place.setdefault(table, {}), dict):
+                raise UsageError(f"--set {item}: '{table}' was set to a single value before.", "Set one or the other.")
+            place = place[table]
+        place[name] = read
     return settings
 
 

@@ -1,7 +1,7 @@
-"""`ovseg train METHOD`: a run folder with config, log and checkpoints."""
+"""`ovseg train METHOD`: a run folder with config, log, checkpoints and weights."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,8 +11,20 @@ from ovseg_cli.commands import options
 def train(
     method: Annotated[
         str,
-        typer.Argument(metavar="METHOD", help="What to train: toy-clip.", autocompletion=options.complete_trainer),
+        typer.Argument(
+            metavar="METHOD",
+            help="What to train; `ovseg list methods` shows all, toy-clip is the toy world's own CLIP.",
+            autocompletion=options.complete_trainer,
+        ),
     ],
+    data: options.Data = None,
+    unseen: options.Unseen = None,
+    host: Annotated[
+        str | None, typer.Option(metavar="HOST", help="maft: whose masks it learns from; trained first where needed.")
+    ] = None,
+    proposals: options.Proposals = None,
+    clip: options.Clip = None,
+    pretrained: options.Pretrained = None,
     config: options.ConfigFile = None,
     set_: options.Set = None,
     resume: Annotated[
@@ -21,33 +33,80 @@ def train(
     run: Annotated[Path | None, typer.Option(metavar="RUN", help="With --resume: go on with this run folder.")] = None,
     gpus: options.Gpus = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed; the same as --set seed=N.")] = None,
+    data_root: options.DataRoot = None,
     runs: options.Runs = None,
     dry_run: options.DryRun = False,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Train a model; it can be stopped at any step and continues where it was.
+    """Train a method on seen classes; it can be stopped at any step and continues where it was.
 
-    [dim]ovseg train toy-clip --seed 1[/dim]
+    [dim]ovseg train maft --data toy[/dim]
+    [dim]ovseg train maft --host zegformer --set iterations=200 --seed 1[/dim]
     [dim]ovseg train toy-clip --seed 1 --resume[/dim]
     """
     from ovseg_cli.commands import console, views
     from ovseg_cli.core import registry
-    from ovseg_cli.core.errors import UsageError
+    from ovseg_cli.core.errors import UsageError, unknown_name
     from ovseg_cli.core.runtime import folders
 
-    if method in registry.METHODS and method not in registry.TRAINERS:
+    trained = [name for name, entry in registry.METHODS.items() if entry.trained != "nothing"]
+    if method in registry.METHODS and method not in trained:
         raise UsageError(f"{method} is training-free: there is nothing to train.", f"Score it: ovseg eval {method}")
-    registry.lookup(registry.TRAINERS, "trainer", method)
+    if method not in (*trained, *registry.TRAINERS):
+        raise unknown_name("method to train", method, [*trained, *registry.TRAINERS])
     settings = {**options.read_config(config), **options.parse_settings(set_)}
     if seed is not None:
         settings["seed"] = seed
+    places = folders(data_root, runs)
+    chosen: dict[str, Any] = {
+        "data": data,
+        "unseen": unseen,
+        "host": host,
+        "proposals": proposals,
+        "clip": clip,
+        "pretrained": pretrained,
+    }
+    train_one = _train_clip if method in registry.TRAINERS else _train_method
+    document = train_one(method, chosen, settings, resume, run, gpus, places, console.TerminalReporter(), dry_run)
+    views.show_document(document, json, title=f"plan: train {method}" if dry_run else f"trained {method}")
+
+
+def _train_clip(
+    method: str,
+    chosen: dict[str, Any],
+    settings: dict[str, Any],
+    resume: bool,
+    run: Path | None,
+    gpus: int | None,
+    places: Any,
+    reporter: Any,
+    dry_run: bool,
+) -> dict[str, Any]:
+    from ovseg_cli.core.errors import UsageError
     from ovseg_cli.core.training import session
 
-    places = folders(runs=runs)
+    if given := [name for name, value in chosen.items() if value is not None]:
+        raise UsageError(f"--{given[0]}: {method} draws its own data and makes its own weights.", "Leave it out.")
     request = session.TrainRequest(method, settings, resume, run, gpus)
+    return session.plan(request, places) if dry_run else session.train(request, places, reporter)
+
+
+def _train_method(
+    method: str,
+    chosen: dict[str, Any],
+    settings: dict[str, Any],
+    resume: bool,
+    run: Path | None,
+    gpus: int | None,
+    places: Any,
+    reporter: Any,
+    dry_run: bool,
+) -> dict[str, Any]:
+    from ovseg_cli.core.training import method_session
+    from ovseg_cli.core.training.request import MethodRequest
+
+    request = MethodRequest(method, settings=settings, resume=resume, run=run, gpus=gpus, **chosen)
     if dry_run:
-        views.show_document(session.plan(request, places), json, title=f"plan: train {method}")
-        return
-    outcome = session.train(request, places, console.TerminalReporter())
-    views.show_document(outcome, json, title=f"trained {method}")
+        return method_session.plan_document(request, places, reporter)
+    return method_session.train_method(request, places, reporter)

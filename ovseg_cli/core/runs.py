@@ -79,7 +79,15 @@ def typed_command() -> str:
     return shlex.join(["ovseg", *sys.argv[1:]])
 
 
-def create_run(runs: Path, kind: str, method: str, data: str, config: dict[str, Any], seed: int = 0) -> Run:
+def create_run(
+    runs: Path,
+    kind: str,
+    method: str,
+    data: str,
+    config: dict[str, Any],
+    seed: int = 0,
+    path: Path | None = None,
+) -> Run:
     """Make a new run folder and write its config.
 
     Args:
@@ -89,6 +97,7 @@ def create_run(runs: Path, kind: str, method: str, data: str, config: dict[str, 
         data: Data label, `NAME[:CLASS_SPLIT]`.
         config: Tables that are written beside `run`; values None are left out (TOML has none).
         seed: Seed of the run.
+        path: Its folder; None makes `METHOD-DATA-TIME` below `runs`.
 
     Raises:
         MachineError: The folder cannot be made.
@@ -106,7 +115,7 @@ def create_run(runs: Path, kind: str, method: str, data: str, config: dict[str, 
         "command": typed_command(),
     }
     document = {"run": table, **_without_none(config)}
-    path = _fresh_folder(runs, f"{method}-{data.replace(':', '-').replace('/', '-')}")
+    path = make_folder(path) if path else _fresh_folder(runs, f"{method}-{data.replace(':', '-').replace('/', '-')}")
     write_text(path / CONFIG, tomli_w.dumps(document))
     return Run(path, document)
 

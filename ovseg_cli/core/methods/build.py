@@ -91,9 +91,20 @@ def choose_model(
     _check_name(name, model, known_run=run is not None or to_train)
     chosen_clip, chosen_weights = _choose_clip(run, spec, clip, pretrained)
     shared, own = _preset_settings(spec, name, run) if recipe else ({}, {})
-    merged = {**shared, **own, **(run.config.get("method", {}) if run else {}), **(settings or {})}
+    merged: dict[str, Any] = {}
+    for layer in (shared, own, run.config.get("method", {}) if run else {}, settings or {}):
+        merged = merge(merged, layer)
     optional = tuple(key for key in shared if key not in own and key not in (settings or {}))
     return ModelChoice(name, chosen_clip, chosen_weights, merged, run, optional)
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay settings over others; tables are merged key by key."""
+    both = dict(below)
+    for key, value in above.items():
+        old = both.get(key)
+        both[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return both
 
 
 def _check_name(name: str, typed: str, known_run: bool) -> None:

@@ -54,6 +54,8 @@ class GeneratorConfig(BaseModel):
         ):
             if whole % part:
                 raise ValueError(f"{whole} and {part} do not fit together: {name} must divide without a rest")
+        if self.mask_width != self.width:
+            raise ValueError(f"mask_width {self.mask_width} must equal width {self.width}: both go through one norm")
         return self
 
     @classmethod

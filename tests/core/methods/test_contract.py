@@ -8,7 +8,7 @@ from ovseg_cli.core import registry
 from ovseg_cli.core.methods.base import Method, MethodConfig
 from ovseg_cli.core.nn.label_maps import full_scores
 from ovseg_cli.core.types import DensePrediction, MaskPrediction, TextFeatures, WindowPrediction
-from tests.core.clip.tiny import tiny_clip
+from tests.core.methods.tiny_methods import tiny_method
 
 SIZES = [(32, 32), (48, 96), (96, 32), (31, 57), (1, 50), (50, 1), (1, 1), (3, 200)]
 
@@ -25,7 +25,7 @@ def names(count, seed=0):
 
 @pytest.fixture(scope="module", params=sorted(registry.METHODS))
 def method(request) -> Method:
-    return registry.METHODS[request.param].load()(tiny_clip()).eval()
+    return tiny_method(request.param)
 
 
 def scores(method, image, features):

@@ -1,0 +1,260 @@
+"""What `ovseg train METHOD` does: host step and proposals where they are needed, then the loop, then the weights.
+
+A run folder is whole by itself: `config.toml` (tables run, clip, method, training, vocabulary, fingerprints),
+`model.safetensors`, `host/` (the run whose masks it learned from), `metrics.jsonl`, `curves.png`, `checkpoints/`.
+"""
+
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ovseg_cli.core import registry
+from ovseg_cli.core.clip.model import RUN_FILE, load_clip, parameter_count
+from ovseg_cli.core.data.dataset import PreparedData
+from ovseg_cli.core.files import folder_lock, read_json, write_bytes, write_json
+from ovseg_cli.core.methods.texts import default_templates, method_text, names_of, training_vocabulary
+from ovseg_cli.core.methods.trained import TrainedMethod
+from ovseg_cli.core.proposals.store import ProposalStore
+from ovseg_cli.core.reporter import Reporter
+from ovseg_cli.core.runs import CONFIG, FINISHED, HOST, WEIGHTS, Run, create_run, list_runs, open_run
+from ovseg_cli.core.runtime import Folders, Runtime, open_runtime, seed_everything
+from ovseg_cli.core.training.checkpoint import has_checkpoint
+from ovseg_cli.core.training.group import ONE, Group
+from ovseg_cli.core.training.loop import LoopSettings, fit
+from ovseg_cli.core.training.masks_for_training import masks_for_training
+from ovseg_cli.core.training.method_data import TrainData, open_train_data, require_unchanged
+from ovseg_cli.core.training.method_task import MethodTask, loop_settings_of
+from ovseg_cli.core.training.request import TRAIN_SUBSET, MethodPlan, MethodRequest, resolve_training
+from ovseg_cli.core.types import Vocabulary
+
+KIND = "segmentation"
+
+
+def train_method(request: MethodRequest, folders: Folders, reporter: Reporter, group: Group = ONE) -> dict[str, Any]:
+    """Train a method, in a new run folder or on from an old one's newest checkpoint.
+
+    Returns:
+        The run folder and the figures of the training.
+
+    Raises:
+        UsageError: A name or setting is wrong; see `resolve_training`.
+        DataError: Data or proposals are missing, broken, or have changed since the run began.
+        MachineError: The device, the disk, or another process trains in this run folder.
+        TrainingError: A loss is not finite; the last good checkpoint is kept.
+    """
+    plan = resolve_training(request, folders, reporter)
+    runtime = open_runtime(request.gpus, plan.training.seed)
+    for note in runtime.notes:
+        reporter.say(note)
+    run = plan.run or group.on_main(lambda: _begin(plan, folders))
+    reporter.say(f"run folder: {run.path}")
+    figures = _train(plan, run, folders, runtime, reporter, group)
+    return {"schema": 1, "run": str(run.path), "figures": figures}
+
+
+def plan_document(request: MethodRequest, folders: Folders, reporter: Reporter) -> dict[str, Any]:
+    """Say what `train_method` would do: paths, counts, steps, memory and disk (both estimated), settings."""
+    plan = resolve_training(request, folders, reporter)
+    open_runtime(request.gpus, plan.training.seed)
+    data = _data_of(plan, folders, None)
+    label = plan.data.label.replace(":", "-").replace("/", "-")
+    new = f"{folders.runs}/{request.method}-{label}-TIME"
+    document: dict[str, Any] = {
+        "schema": 1,
+        "trains": request.method,
+        "data": plan.data.label,
+        "pictures": len(data.pictures),
+        "without_a_seen_class": data.skipped,
+        "seen_classes": len(data.seen_ids),
+        "clip": plan.model.clip if plan.model.pretrained is None else f"{plan.model.clip} / {plan.model.pretrained}",
+        "run": str(plan.run.path) if plan.run else new,
+        "resumes": plan.run is not None,
+        "steps": plan.training.iterations,
+        "epochs": round(plan.training.iterations * plan.training.batch_size / len(data.pictures), 2),
+        **estimate_sizes(plan),
+        "settings": plan.config.model_dump(mode="json"),
+        "training": plan.training.model_dump(mode="json"),
+    }
+    if plan.needs_host:
+        host = resolve_training(_host_request(plan), folders, reporter)
+        found = _matching_run(host, folders)
+        reused = f"masks of {found.path}, a finished run" if found else f"{host.training.iterations} steps first"
+        document["host"] = {"method": host.model.method, "step": reused}
+    return document
+
+
+def estimate_sizes(plan: MethodPlan) -> dict[str, Any]:
+    """Megabytes of weights, optimizer state and checkpoints, from the shapes alone; activations are not counted."""
+    count = parameter_count(plan.model.clip)
+    if count is None:
+        return {}
+    mib = 4 * count / 2**20
+    return {"memory_mib": round(4 * mib), "disk_mib": round(7 * mib)}
+
+
+def _begin(plan: MethodPlan, folders: Folders, path: Path | None = None, kind: str = KIND) -> Run:
+    """Make the run folder with all that is settled before the first step."""
+    model, vocabulary = plan.model, vocabulary_of(plan)
+    tables: dict[str, Any] = {
+        "clip": {"name": model.clip, "pretrained": model.pretrained},
+        "method": plan.config.model_dump(mode="json"),
+        "training": plan.training.model_dump(mode="json"),
+        "vocabulary": {
+            "unseen": plan.request.unseen,
+            "templates": list(vocabulary.templates),
+            "training_names": list(names_of(training_vocabulary(vocabulary))),
+        },
+        "fingerprints": {"data": PreparedData.open(plan.data.spec, folders).fingerprint},
+    }
+    if plan.host_settings:
+        tables[HOST] = plan.host_settings
+    return create_run(folders.runs, kind, model.method, plan.data.label, tables, plan.training.seed, path=path)
+
+
+def vocabulary_of(plan: MethodPlan) -> Vocabulary:
+    """Names and templates that a method is trained with; the seen ones are its training vocabulary."""
+    method_class = registry.METHODS[plan.model.method].load()
+    return plan.data.spec.vocabulary(plan.data.split, default_templates(method_class, plan.data.spec.preset.templates))
+
+
+def _train(
+    plan: MethodPlan, run: Run, folders: Folders, runtime: Runtime, reporter: Reporter, group: Group
+) -> dict[str, Any]:
+    """Train in a run folder: its host first, then its masks, then the method itself."""
+    if plan.needs_host:
+        _provide_host(plan, run, folders, runtime, reporter, group)
+    method = _method_of(plan, run, runtime, reporter)
+    vocabulary = vocabulary_of(plan)
+    seen = training_vocabulary(vocabulary)
+    with group.main_first():
+        text = method_text(method, seen, folders.cache, reporter)
+    method.training_names = names_of(seen)
+    masks = None
+    if method.wants_proposals:
+        masks = masks_for_training(method, plan.data, folders, reporter, group)
+    data = _data_of(plan, folders, masks)
+    if data.skipped:
+        reporter.say(f"{data.skipped} pictures show no seen class and are left out")
+    _require_same_data(run, data, group)
+    task = MethodTask(method, data, text)
+    with folder_lock(run.path, "training") if group.is_main else nullcontext():
+        progress = fit(
+            task,
+            LoopSettings(**loop_settings_of(plan.training)),
+            run.path,
+            reporter,
+            runtime.device,
+            resume=has_checkpoint(run.path / "checkpoints"),
+            group=group,
+        )
+        group.on_main(lambda: _finish(run, method))
+    return {
+        "steps": progress.step,
+        "seconds": round(progress.seconds, 1),
+        "cpu_seconds": round(progress.cpu_seconds, 1),
+        "pictures": len(data.pictures),
+        "trained_parameters": sum(p.numel() for p in method.parameters() if p.requires_grad),
+    }
+
+
+def _provide_host(
+    plan: MethodPlan, run: Run, folders: Folders, runtime: Runtime, reporter: Reporter, group: Group
+) -> None:
+    """Put a finished run of the host into `RUN/host`: a copy of a matching one, else trained now (step 1)."""
+    path = run.path / HOST
+    if (path / CONFIG).is_file() and open_run(path).is_finished:
+        return
+    asked = _host_request(plan)
+    host_plan = resolve_training(asked, folders, reporter)
+    if not (path / CONFIG).is_file():
+        if found := _matching_run(host_plan, folders):
+            reporter.say(f"host: masks come from {found.path}, a finished run of {found.method} with these settings")
+            group.on_main(lambda: _copy_run(found, path))
+            return
+        group.on_main(lambda: _begin(host_plan, folders, path, HOST))
+    reporter.say(f"host step: training {asked.method} first ({host_plan.training.iterations} steps), in {path}")
+    _train(replace(host_plan, run=open_run(path)), open_run(path), folders, runtime, reporter, group)
+
+
+def _host_request(plan: MethodPlan) -> MethodRequest:
+    """The training of the host that belongs to a training of MAFT: the same data, CLIP and seed."""
+    request, label = plan.request, plan.data.label
+    unseen = plan.run.config.get("vocabulary", {}).get("unseen") if plan.run else request.unseen
+    return MethodRequest(
+        method=str(getattr(plan.config, HOST)),
+        data=label.partition(":")[0] if unseen else label,
+        unseen=unseen,
+        clip=plan.model.clip,
+        pretrained=plan.model.pretrained,
+        settings={"seed": plan.training.seed, **plan.host_settings},
+        gpus=request.gpus,
+    )
+
+
+def _matching_run(plan: MethodPlan, folders: Folders) -> Run | None:
+    """The newest finished run with the same data, CLIP and settings; of any seed, where none was asked for."""
+    model = plan.model
+    clip = {k: v for k, v in {"name": model.clip, "pretrained": model.pretrained}.items() if v is not None}
+    wanted = {"clip": clip, "method": _plain(plan.config), "training": _plain(plan.training)}
+    for run in list_runs(folders.runs):
+        same = run.kind in (KIND, HOST) and run.method == model.method and run.is_finished
+        same = same and run.config["run"]["data"] == plan.data.label and (run.path / WEIGHTS).is_file()
+        same = same and run.config.get("vocabulary", {}).get("unseen") == plan.request.unseen
+        tables = {key: dict(run.config.get(key, {})) for key in wanted}
+        if same and all(_same_settings(tables[key], wanted[key]) for key in wanted):
+            return run
+    return None
+
+
+_OF_NO_MATTER = {"seed", "workers", "log_every", "save_every", "eval_every", "accumulate"}
+
+
+def _same_settings(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    keys = (one.keys() | other.keys()) - _OF_NO_MATTER
+    return all(one.get(key) == other.get(key) for key in keys)
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    return {key: value for key, value in config.model_dump(mode="json").items() if value is not None}
+
+
+def _copy_run(found: Run, path: Path) -> None:
+    """Copy what a finished run needs to be used: settings, weights, a CLIP of its own; the mark comes last."""
+    for file in (CONFIG, WEIGHTS, RUN_FILE):
+        if (found.path / file).is_file():
+            write_bytes(path / file, (found.path / file).read_bytes())
+    write_bytes(path / FINISHED, (found.path / FINISHED).read_bytes())
+
+
+def _method_of(plan: MethodPlan, run: Run, runtime: Runtime, reporter: Reporter) -> TrainedMethod:
+    """Make the method with its first weights, which depend on the seed alone."""
+    seed_everything(plan.training.seed)
+    model = plan.model
+    clip = load_clip(model.clip, model.pretrained, device=runtime.device, reporter=reporter)
+    return registry.METHODS[model.method].load()(clip, plan.config).to(runtime.device)
+
+
+def _data_of(plan: MethodPlan, folders: Folders, masks: ProposalStore | None) -> TrainData:
+    choice = plan.data
+    prepared = PreparedData.open(choice.spec, folders)
+    pictures = prepared.subset(TRAIN_SUBSET, choice.split)
+    return open_train_data(pictures, choice.spec.seen_ids(choice.split), plan.training, masks)
+
+
+def _require_same_data(run: Run, data: TrainData, group: Group) -> None:
+    """Remember the data of a run, and check on resume that it is still the same."""
+    path = run.path / "data.json"
+    if path.is_file():
+        require_unchanged(data, str(read_json(path, "the fingerprint of the run's data")["digest"]), str(run.path))
+    else:
+        group.on_main(lambda: write_json(path, {"schema": 1, "digest": data.digest, "pictures": len(data.pictures)}))
+
+
+def _finish(run: Run, method: TrainedMethod) -> None:
+    """Write the weights, then the mark that the run is whole."""
+    from safetensors.torch import save
+
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in method.trained_state().items()}
+    write_bytes(run.path / WEIGHTS, save(state, {"format": "pt", "method": method.name}))
+    run.finish()
