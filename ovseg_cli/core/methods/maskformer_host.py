@@ -72,7 +72,7 @@ class MaskFormerHost(MaskMethod):
         loss_weights: Those of the training run.
     """
 
-    Config = MaskFormerHostConfig
+    Config: ClassVar[type[MaskConfig]] = MaskFormerHostConfig
     config: MaskFormerHostConfig
     Training = MaskFormerHostTraining
     loss_weights: LossWeights = MaskFormerHostTraining().loss_weights()
@@ -143,7 +143,7 @@ class MaskFormerHost(MaskMethod):
             text: Features of M names.
 
         Returns:
-            (N, M) logits: scaled cosines; zeros where a mask has no region.
+            (N, M) logits: scaled cosines; zeros where a mask is empty or has no region.
 
         Raises:
             ShapeError: Masks and picture, or text and CLIP, do not fit together.
@@ -153,7 +153,9 @@ class MaskFormerHost(MaskMethod):
             raise ShapeError(f"masks {tuple(masks.shape)} and picture {tuple(image.shape)} differ in height or width")
         image = image.to(self.clip.device)
         canvas = Canvas(image.float(), (int(image.shape[-2]), int(image.shape[-1])), image)
-        return self.region_logits(canvas, masks.to(canvas.image), text.to(self.clip.device))[0]
+        masks = masks.to(canvas.image)
+        logits, valid = self.region_logits(canvas, masks, text.to(self.clip.device))
+        return logits * (valid & masks.flatten(1).any(1))[:, None]
 
     @property
     def region_side(self) -> int:

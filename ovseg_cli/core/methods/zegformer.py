@@ -34,18 +34,15 @@ from ovseg_cli.core.methods.base import Source
 from ovseg_cli.core.methods.masked import Candidates, Canvas
 from ovseg_cli.core.methods.maskformer_host import MaskFormerHost, MaskFormerHostConfig
 from ovseg_cli.core.nn.ensembles import host_scores, zegformer_scores
-from ovseg_cli.core.nn.maskformer_config import MaskFormerConfig
+from ovseg_cli.core.nn.maskformer_config import ZegFormerSizes
 from ovseg_cli.core.nn.region_crops import zegformer_regions
-from ovseg_cli.core.nn.resnet_config import ResNetConfig
 from ovseg_cli.core.types import TextFeatures
 
 
 class ZegFormerConfig(MaskFormerHostConfig):
     """Settings of ZegFormer; the defaults are those of its ResNet-101 model on COCO-Stuff."""
 
-    generator: MaskFormerConfig = Field(
-        default=MaskFormerConfig(backbone=ResNetConfig.basic(101), embed_hidden=0), description="Sizes of MaskFormer."
-    )
+    generator: ZegFormerSizes = Field(default=ZegFormerSizes(), description="Sizes of MaskFormer.")
     ensemble: bool = Field(default=True, description="Combine MaskFormer's scores with CLIP's; off: its own alone.")
     fusion: Literal["seen_unseen", "all", "none"] = Field(
         default="seen_unseen",

@@ -1,7 +1,7 @@
 """The sizes of MaskFormer's mask generator, and what the shapes of a checkpoint tell about them. Imports no torch."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -45,7 +45,7 @@ class MaskFormerConfig(BaseModel):
         return self
 
     @classmethod
-    def from_state_dict(cls, state: Mapping[str, Any], **known: Any) -> "MaskFormerConfig":
+    def from_state_dict(cls, state: Mapping[str, Any], **known: Any) -> Self:
         """Read sizes from shapes; what leaves no trace keeps its published value.
 
         Args:
@@ -76,6 +76,15 @@ class MaskFormerConfig(BaseModel):
             "embed_hidden": head.shape[1] if two_layers else 0,
         }
         return cls(**{**read, **known})
+
+
+class ZegFormerSizes(MaskFormerConfig):
+    """Sizes of ZegFormer's generator: R-101 with the plain stem, one linear class layer."""
+
+    backbone: ResNetConfig = Field(default=ResNetConfig.basic(101), description="The ResNet.")
+    embed_hidden: int = Field(
+        default=0, ge=0, description="Hidden width of the class head; 0 is one linear layer, as in ZegFormer."
+    )
 
 
 def _memory(state: Mapping[str, Any], backbone: ResNetConfig, width: int) -> str:
