@@ -1,0 +1,399 @@
+"""MAFT: Learning Mask-aware CLIP Representations for Zero-Shot Segmentation (Jiao et al., NeurIPS 2023).
+
+A frozen CLIP hardly notices what a mask leaves out. Step 2 of two-stage segmentation, to be read beside section 3:
+
+1. *IP-CLIP* (core/clip/masked.py). From block S on the class token is copied N times; copy n attends to itself and to
+   the patches in mask n only. One pass embeds all masks; no parameter is added. Logits are 100 · cosine with the names.
+2. *Mask-aware loss.* A mask's probability of each class that is present becomes its overlap with that class, stretched
+   so that the worst mask has 0 and the best 1; SmoothL1 (core/nn/maft_losses.py).
+3. *Self-distillation loss.* IP-CLIP without masks keeps naming whole pictures as the frozen CLIP does; SmoothL1.
+4. *Scores.* Softmax of the logits, alone, or combined with the class logits of the host whose masks are scored; score
+   map: Σ_n score · mask.
+
+Trained: attention (in and out) and both LayerNorms of every block, and the last LayerNorm. Frozen: patches, class
+token, positions, first LayerNorm, MLPs, projection, text tower, the masks' generator. Only seen names and labels are
+used.
+
+What is frozen is not computed twice: masks come from a cache, no generator runs in training; student and teacher share
+the embedded patches and the memory of all frozen weights; the student's blocks before S run once for the passes with
+and without masks; last blocks are computed only for the tokens that leave them. The student's block 0 is trained from
+its first LayerNorm on, so teacher and student share no block, and random crops leave nothing of the teacher to cache.
+
+Paper and code:
+* Weight of the distillation: 1 in the paper, 0.1 in the code (the default). Weight decay: 1e-5 and 1e-4.
+* The code's start layer is 8 whatever its configuration says; here it is a checked setting.
+* The code scores with the host only if the host's part is 0; with any other it fails. Here the host's logits are
+  attached again, as the published ensembles need. Alone, all N masks are scored, empty ones too, as in the code.
+* Any number of masks, any canvas, one picture a process; a batch without labels has a loss of zero.
+"""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import Any, ClassVar, Literal, cast
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ovseg_cli.core.clip.masked import (
+    POSITION,
+    Prefix,
+    check_start_layer,
+    continue_prefix,
+    kept_patches,
+    masked_from,
+    run_prefix,
+    unmasked_from,
+)
+from ovseg_cli.core.clip.model import ClipModel
+from ovseg_cli.core.clip.vit import embed
+from ovseg_cli.core.errors import DataError, ShapeError, UsageError
+from ovseg_cli.core.files import digest_of
+from ovseg_cli.core.methods.base import Source
+from ovseg_cli.core.methods.masked import Candidates, Canvas, MaskConfig, MaskMethod, MaskSource, training_canvases
+from ovseg_cli.core.methods.training_config import TrainingConfig
+from ovseg_cli.core.nn.ensembles import clip_scores
+from ovseg_cli.core.nn.maft_losses import distillation_sum, mask_aware_count, mask_aware_sum
+from ovseg_cli.core.types import TextFeatures, TrainBatch
+
+TOWER = "ip_clip."
+"""Prefix of the tuned image tower's weights in a run."""
+
+
+class MaftConfig(MaskConfig):
+    """Settings of MAFT; the defaults are those of its code for ViT-B/16 on FreeSeg."""
+
+    resize: Literal["square", "short-side", "none"] = Field(
+        default="short-side", description="How a picture is brought to the generator of the masks."
+    )
+    side: int = Field(default=640, ge=0, description="Short side in pixels; 0 is 1.5 times the CLIP's image size.")
+    proposals: str = Field(
+        default="host", description="Where masks come from: the run's host, a generator's name, a cache, another run."
+    )
+    proposal_settings: dict[str, Any] = Field(
+        default={}, description="Settings of the generator that is named by proposals."
+    )
+    start_layer: int = Field(
+        default=-1, ge=-1, description="First block in which masks hold, from 0; -1 is two thirds of the CLIP's depth."
+    )
+    clip_side: int = Field(
+        default=480, ge=0, description="Side in pixels of the square that the canvas is squashed to; 0 leaves it."
+    )
+    temperature: float = Field(default=100.0, ge=0, description="Multiplies cosines; 0 is the CLIP's own scale.")
+    ensemble: bool = Field(default=False, description="Combine the scores with the host's, as the host does.")
+    keep_best: bool = Field(
+        default=False, description="A mask too small for any patch keeps the one that it covers most."
+    )
+
+
+class MaftTraining(TrainingConfig):
+    """How MAFT is trained; the defaults are those of its code on COCO-Stuff, 8 GPUs of 2 pictures."""
+
+    iterations: int = Field(default=1000, ge=1, description="Optimizer steps in all.")
+    learning_rate: float = Field(default=1e-5, gt=0, description="Rate before the schedule's factor.")
+    weight_decay: float = Field(default=1e-4, ge=0, description="Decay; LayerNorms have none.")
+    clip_grad_norm: float = Field(default=0.01, ge=0, description="The norm of all gradients is cut to this.")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="float32", description="Arithmetic of the forward pass."
+    )
+    mask_aware: bool = Field(default=True, description="Learn the overlap of masks and classes.")
+    distillation: float = Field(default=0.1, ge=0, description="Weight of the self-distillation loss; 0 is none.")
+    tune: Literal["attention", "all"] = Field(
+        default="attention", description="Train attention and LayerNorms as published, or the whole image tower."
+    )
+    short_sides: tuple[int, ...] = Field(
+        default=tuple(range(320, 961, 64)), description="Short sides in pixels of which each picture gets one."
+    )
+    crop_size: int = Field(default=640, ge=0, description="Side in pixels of the random square that is cut out.")
+    color_jitter: bool = Field(default=True, description="SSD's changes of colour.")
+
+    @model_validator(mode="after")
+    def _something_is_learned(self) -> "MaftTraining":
+        if not self.mask_aware and not self.distillation:
+            raise ValueError("without mask_aware a distillation weight above 0 is needed, or nothing is learned")
+        return self
+
+
+class Maft(MaskMethod):
+    """CLIP that was made aware of masks, naming the masks of a host or of any generator.
+
+    Attributes:
+        ip_clip: The tuned image tower; what is frozen in it are the very tensors of `clip.visual`.
+        source: Where masks come from in `predict`; None until `set_source`.
+        start_layer: S.
+    """
+
+    name = "maft"
+    title = "MAFT"
+    paper = "Jiao et al., NeurIPS 2023"
+    trains = "CLIP's attention, on seen classes"
+    templates = "vild"
+    Config = MaftConfig
+    Training = MaftTraining
+    config: MaftConfig
+    wants_proposals = True
+    sources: ClassVar[dict[str, Source]] = {
+        **MaskMethod.sources,
+        "resize": Source("code", "test-time resize: short side 640, long side up to 2560"),
+        "side": Source("code", "MIN_SIZE_TEST 640"),
+        "proposals": Source("paper", "a host that was trained first; SAM in the ablation"),
+        "proposal_settings": Source("ours", "those of ovseg propose"),
+        "start_layer": Source(
+            "code", "8 of 12 for ViT-B/16, whatever START_LAYERS says; 16 of 24 for ViT-L/14: author"
+        ),
+        "clip_side": Source("code", "480 x 480, hard-coded; the aspect ratio is lost"),
+        "temperature": Source("code", "the constant 100, which is the scale of OpenAI's CLIPs"),
+        "ensemble": Source("code", "CLIP_ENSEMBLE_WEIGHT 0; the paper's tables have both"),
+        "keep_best": Source("code", "small masks vanish; the toy world's patches are too coarse for that"),
+    }
+    training_sources: ClassVar[dict[str, Source]] = {
+        "iterations": Source("paper", "1000 on COCO, as in the log; 100 on VOC, 5000 on ADE20K"),
+        "batch_size": Source("log", "8 GPUs of 2 pictures"),
+        "learning_rate": Source("log", "1e-5"),
+        "weight_decay": Source("log", "1e-4, LayerNorms none; 1e-5 in the paper"),
+        "clip_grad_norm": Source("code", "full model, 0.01"),
+        "schedule": Source("code", "poly, power 0.9, no warm-up"),
+        "precision": Source("log", "float32"),
+        "mask_aware": Source("paper", "section 3; off in an ablation"),
+        "distillation": Source("code", "0.1; 1 in the paper"),
+        "tune": Source("code", "attention, LayerNorms of all blocks, ln_post; the paper's ablation tunes all"),
+        "short_sides": Source("code", "320 to 960 in steps of 64"),
+        "crop_size": Source("code", "640"),
+        "color_jitter": Source("code", "COLOR_AUG_SSD"),
+    }
+
+    def __init__(self, clip: ClipModel, config: MaftConfig | None = None):
+        super().__init__(clip, config or MaftConfig())
+        check_start_layer(clip.visual, max(self.config.start_layer, 0))
+        depth = len(clip.visual.transformer.resblocks)
+        self.start_layer = depth * 2 // 3 if self.config.start_layer < 0 else self.config.start_layer
+        self.ip_clip: Any = twin(clip.visual, tuned_names(clip.visual))
+        self.source: MaskSource | None = None
+        self.recipe = MaftTraining()
+        self.requires_grad_(False)
+        self.eval()
+
+    def set_source(self, source: MaskSource) -> None:
+        """Say where masks come from. A host stays as it is: none of its weights is trained here."""
+        if isinstance(source, nn.Module):
+            source.requires_grad_(False)
+        self.source = source
+
+    @property
+    def digest(self) -> str:
+        """Fingerprint of all weights: CLIP's, the tuned ones, and those of the masks' source where it has any."""
+        return digest_of([super().digest, str(getattr(self.source, "digest", ""))])
+
+    @property
+    def temperature(self) -> float:
+        """Multiplies cosines."""
+        return self.config.temperature or self.clip.logit_scale
+
+    def propose(self, canvases: Sequence[Canvas], text: TextFeatures) -> list[Candidates]:
+        """Let the source make the masks of canvases of one size.
+
+        Raises:
+            UsageError: There is no source.
+        """
+        if self.source is None:
+            raise UsageError("maft was given no masks to name.", "Call set_source with a host or a generator first.")
+        return self.source.propose(canvases, text)
+
+    def score_candidates(self, canvas: Canvas, candidates: Candidates, text: TextFeatures) -> Tensor:
+        """Return (N, M) class scores of masks, combined with the host's where `ensemble` is on.
+
+        Raises:
+            UsageError: `ensemble` is on and the masks come from no host.
+        """
+        logits = self.mask_logits(canvas, candidates.masks, text)
+        if not self.config.ensemble:
+            return clip_scores(logits)
+        if candidates.class_logits is None or not isinstance(self.source, MaskMethod):
+            raise UsageError(
+                "ensemble: these masks come from no host, so there are no class logits to combine with.",
+                "Leave it out, or take the masks of a host.",
+            )
+        height, width = canvas.area
+        empty = ~(candidates.masks[:, :height, :width] > 0.5).flatten(1).any(1)
+        return self.source.fuse(candidates.class_logits, logits, text.seen, empty)
+
+    def mask_logits(self, canvas: Canvas, masks: Tensor, text: TextFeatures) -> Tensor:
+        """Return (N, M) scaled cosines of masks (N, Hc, Wc) on a canvas."""
+        return self.logits(self.mask_features([canvas], masks[None])[0], text)
+
+    def mask_features(self, canvases: Sequence[Canvas], masks: Tensor) -> Tensor:
+        """Return (B, N, D) features, not normalised, of masks (B, N, Hc, Wc) on canvases of one size."""
+        prefix = run_prefix(self.ip_clip, self.clip_images(canvases), self.start_layer)
+        kept = kept_patches(masks, prefix.grid, keep_best=self.config.keep_best)
+        return masked_from(self.ip_clip, prefix, kept)
+
+    def logits(self, features: Tensor, text: TextFeatures) -> Tensor:
+        """Return (..., M) scaled cosines of (..., D) features, in float32 whatever the rest is computed in."""
+        with torch.autocast(features.device.type, enabled=False):
+            features = F.normalize(features if features.dtype == torch.float64 else features.float(), dim=-1)
+            return self.temperature * features @ text.features.to(features).T
+
+    def clip_images(self, canvases: Sequence[Canvas]) -> Tensor:
+        """Return (B, 3, s, s): padded canvases of one size as CLIP sees them, squashed to a square of `clip_side`."""
+        images = torch.stack([canvas.normalised(self.clip.mean * 255, self.clip.std * 255) for canvas in canvases])
+        if not self.config.clip_side:
+            return images
+        return F.interpolate(images, (self.config.clip_side,) * 2, mode="bilinear", align_corners=False)
+
+    @torch.no_grad()
+    def classify_masks(self, image: Tensor, masks: Tensor, text: TextFeatures) -> Tensor:
+        """Score any masks of one picture; no source is needed.
+
+        Args:
+            image: (3, H, W) uint8 RGB.
+            masks: (N, H, W), 0 to 1.
+            text: Features of M names.
+
+        Returns:
+            (N, M) logits: scaled cosines. A mask without pixels gives a row of zeros; one that is too small for any
+            patch is read as `keep_best` says.
+
+        Raises:
+            ShapeError: Masks and picture, or text and CLIP, do not fit together.
+        """
+        self._check(text)
+        if masks.ndim != 3 or masks.shape[-2:] != image.shape[-2:]:
+            raise ShapeError(f"masks {tuple(masks.shape)} and picture {tuple(image.shape)} differ in height or width")
+        canvas, text = self.canvas(image), text.to(self.clip.device)
+        masks = masks.to(canvas.image)
+        if not len(masks):
+            return masks.new_zeros(0, len(text.features))
+        (height, width), (h, w) = canvas.size, canvas.area
+        placed = F.interpolate(masks[:, None], (h, w), mode="bilinear", align_corners=False)[:, 0]
+        logits = self.mask_logits(canvas, F.pad(placed, (0, width - w, 0, height - h)), text)
+        return logits.masked_fill(~masks.flatten(1).any(1)[:, None], 0.0)
+
+    def parameter_groups(self, training: TrainingConfig) -> list[dict[str, Any]]:
+        """Return the tuned weights, LayerNorms without decay, and take the weights of the losses from the settings."""
+        self.recipe = cast(MaftTraining, training)
+        everything = [name for name, _ in self.ip_clip.named_parameters()]
+        names = everything if self.recipe.tune == "all" else tuned_names(self.ip_clip)
+        self._own(names)
+        self.requires_grad_(False)
+        norms: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
+        for name, parameter in self.ip_clip.named_parameters():
+            if name in names:
+                (norms if "ln_" in name else others).append(parameter.requires_grad_(True))
+        return [{"params": others, "weight_decay": training.weight_decay}, {"params": norms, "weight_decay": 0.0}]
+
+    def normalisers(self, batch: TrainBatch) -> dict[str, float]:
+        """Count pictures, and classes × masks over all pictures."""
+        pairs = zip(batch["masks"], batch["labels"], strict=True)
+        return {
+            "images": float(len(batch["images"])),
+            "overlaps": float(sum(mask_aware_count(masks, label) for masks, label in pairs)),
+        }
+
+    def losses(self, batch: TrainBatch, text: TextFeatures, totals: Mapping[str, float]) -> dict[str, Tensor]:
+        """Return "mask_aware" and "distillation", as far as the settings ask for them.
+
+        Args:
+            batch: Pictures, labels of seen classes, masks.
+            text: Features of the seen classes.
+            totals: `normalisers` of all parts of the batch.
+        """
+        images = self.clip_images(training_canvases(batch["images"]))
+        tokens, grid = embed(self.ip_clip, images, POSITION)
+        prefix = continue_prefix(self.ip_clip, tokens, grid, self.start_layer)
+        terms = {}
+        if self.recipe.mask_aware:
+            terms["mask_aware"] = self._mask_aware(batch, prefix, text) / max(totals["overlaps"], 1.0)
+        if self.recipe.distillation:
+            student = self._class_logits(unmasked_from(self.ip_clip, prefix), text)
+            teacher = self._class_logits(self._teacher(images, tokens), text)
+            terms["distillation"] = self.recipe.distillation * distillation_sum(student, teacher) / totals["images"]
+        return terms
+
+    def _mask_aware(self, batch: TrainBatch, prefix: Prefix, text: TextFeatures) -> Tensor:
+        """Sum the mask-aware loss over the pictures; those with fewer masks are filled up with empty ones."""
+        keep_best = self.config.keep_best
+        kept = [kept_patches(_probabilities(m), prefix.grid, keep_best=keep_best) for m in batch["masks"]]
+        features = masked_from(self.ip_clip, prefix, nn.utils.rnn.pad_sequence(kept, batch_first=True))
+        probabilities = self._class_logits(features, text).softmax(-1)
+        parts = zip(probabilities, batch["masks"], batch["labels"], strict=True)
+        return sum((mask_aware_sum(p[: len(masks)], masks, label) for p, masks, label in parts), features.sum() * 0)
+
+    @torch.no_grad()
+    def _teacher(self, images: Tensor, tokens: Tensor) -> Tensor:
+        """Return (B, D) features of the frozen CLIP; the embedded patches are the student's where those are frozen."""
+        visual = self.clip.visual
+        if any(not name.startswith(("transformer.", "ln_post.", "proj")) for name in self._owned()):
+            tokens, _ = embed(visual, images, POSITION)
+        return unmasked_from(visual, Prefix(tokens, (0, 0), 0))
+
+    def _class_logits(self, features: Tensor, text: TextFeatures) -> Tensor:
+        """Return (..., K): where several names of a class compete, the best one's logit."""
+        logits = self.logits(features, text)
+        if logits.shape[-1] == text.num_classes:
+            return logits
+        rows = [(text.class_of_row == k).nonzero()[:, 0] for k in range(text.num_classes)]
+        return torch.stack([logits[..., row].amax(-1) for row in rows], dim=-1)
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """Return the weights of the image tower that are its own, `ip_clip.*`."""
+        own = self._owned()
+        return {TOWER + name: tensor for name, tensor in self.ip_clip.named_parameters() if name in own}
+
+    def load_trained_state(self, state: Mapping[str, Tensor], where: str) -> None:
+        """Load what `trained_state` returned, or any further weights of the tower, as official checkpoints hold them.
+
+        A frozen weight that equals the CLIP's stays shared with it.
+
+        Raises:
+            DataError: Names or shapes differ; the first difference is named.
+        """
+        frozen = {TOWER + name: tensor for name, tensor in self.clip.visual.named_parameters()}
+        if missing := self.trained_state().keys() - state.keys():
+            raise DataError(f"{where}: lacks weight '{min(missing)}' of maft.", "Train or convert it anew.")
+        if unknown := state.keys() - frozen.keys():
+            raise DataError(f"{where}: has an unknown weight '{min(unknown)}' of maft.", "Train or convert it anew.")
+        for name, tensor in state.items():
+            if tensor.shape != frozen[name].shape:
+                shapes = f"{tuple(tensor.shape)}, this CLIP's is {tuple(frozen[name].shape)}"
+                raise DataError(f"{where}: weight '{name}' is {shapes}.", "Use the CLIP that it was made from: --clip")
+        self._own([name.removeprefix(TOWER) for name, tensor in state.items() if not _equal(tensor, frozen[name])])
+        own = self.trained_state()
+        with torch.no_grad():
+            for name in own.keys() & state.keys():
+                own[name].copy_(state[name])
+
+    def _owned(self) -> set[str]:
+        """Names of the tower's weights that are not the CLIP's own tensors."""
+        frozen = dict(self.clip.visual.named_parameters())
+        return {name for name, parameter in self.ip_clip.named_parameters() if parameter is not frozen[name]}
+
+    def _own(self, names: Sequence[str]) -> None:
+        """Give the tower copies of weights that it shares with the CLIP so far."""
+        for name in set(names) - self._owned():
+            module, _, last = name.rpartition(".")
+            parent = self.ip_clip.get_submodule(module)
+            setattr(parent, last, nn.Parameter(getattr(parent, last).detach().clone()))
+
+
+def tuned_names(visual: nn.Module) -> list[str]:
+    """Name what the paper trains: attention and LayerNorms of all blocks, and the last LayerNorm."""
+    parts = (".attn.in_proj", ".attn.out_proj", ".ln_1.", ".ln_2.")
+    names = [name for name, _ in visual.named_parameters()]
+    return [n for n in names if n.startswith("ln_post.") or ("resblocks." in n and any(part in n for part in parts))]
+
+
+def twin(visual: nn.Module, own: Sequence[str]) -> nn.Module:
+    """Copy a tower so that only the weights named in `own` are new; the others are the same tensors."""
+    shared = {id(p): p for name, p in visual.named_parameters() if name not in own}
+    return deepcopy(visual, shared)
+
+
+def _probabilities(masks: Tensor) -> Tensor:
+    """Return masks as they are, or divided by 255 where they are uint8."""
+    return masks.float() / 255 if masks.dtype == torch.uint8 else masks
+
+
+def _equal(loaded: Tensor, frozen: Tensor) -> bool:
+    return bool(torch.equal(loaded.to(frozen.device, frozen.dtype), frozen))
