@@ -21,6 +21,7 @@ from ovseg_cli.core.reporter import Reporter
 Feature = Literal["token", "query", "key", "value"]
 _PROJECTIONS = ("query", "key", "value")
 _FILES = ["model.safetensors", "pytorch_model.bin"]
+_UNUSED = ("head.", "fc.", "fc_norm.", "mask_token", "projection_head.", "dino_head.")  # of training and of classifiers
 
 
 def build_vit(name: str, weights: str, position: str, reporter: Reporter) -> Any:
@@ -55,28 +56,32 @@ def _check_name(name: str) -> None:
     from timm.models.eva import Eva
     from timm.models.vision_transformer import VisionTransformer
 
-    if timm.is_model(name.split(".")[0]):
-        with torch.device("meta"):
-            model = timm.create_model(name.split(".")[0])
-        if isinstance(model, VisionTransformer | Eva):
-            return
+    base, _, tag = name.partition(".")
+    if not timm.is_model(base):
+        hit = nearest(name, [m for m in timm.list_models(pretrained=True) if m.startswith("vit_")])
+        hint = f"Did you mean '{hit}'?" if hit else "Try vit_small_patch16_224.dino."
+        raise UsageError(f"unknown timm model '{name}'.", hint)
+    with torch.device("meta"):
+        model = timm.create_model(base)
+    if not isinstance(model, VisionTransformer | Eva):
         raise UsageError(f"{name}: is no plain ViT, so it has no tokens to cluster.", "Try vit_small_patch16_224.dino.")
-    known = [m for m in timm.list_models(pretrained=True) if m.startswith("vit_")]
-    hit = nearest(name, known)
-    raise UsageError(
-        f"unknown timm model '{name}'.", f"Did you mean '{hit}'?" if hit else "Try vit_small_patch16_224.dino."
-    )
+    if tag and name not in timm.list_pretrained(f"{base}.*"):
+        raise UsageError(f"{name}: timm has no published weights of that name.", _published_names(base))
+
+
+def _published_names(base: str) -> str:
+    import timm
+
+    known = timm.list_pretrained(f"{base}.*")
+    return f"Known: {', '.join(known)}." if known else "Pass a file, or 'random', with --set weights=…."
 
 
 def _published_file(name: str) -> Path:
-    from timm.models import get_pretrained_cfg, list_pretrained
+    import timm
 
-    base, _, tag = name.partition(".")
-    config = get_pretrained_cfg(name)
-    if config is None or not (config.hf_hub_id or config.url) or (tag and name not in list_pretrained()):
-        known = list_pretrained(f"{base}.*")
-        hint = f"Known: {', '.join(known)}." if known else "Pass a file, or 'random', with --set weights=…."
-        raise UsageError(f"{name}: timm has no published weights of that name.", hint)
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not (config.hf_hub_id or config.url):
+        raise UsageError(f"{name}: timm has no published weights of that name.", _published_names(name.split(".")[0]))
     try:
         if config.hf_hub_id:
             return hub.fetch_file(config.hf_hub_id, [config.hf_hub_filename] if config.hf_hub_filename else _FILES)
@@ -106,24 +111,26 @@ def _own_file(path: str) -> Path:
 
 
 def _load(name: str, path: Path) -> nn.Module:
+    """Build the network and copy a file into it; timm translates DINO's, DINOv2's and DINOv3's own layouts."""
     import timm
+    from timm.models import eva, vision_transformer
 
+    model = timm.create_model(name, num_classes=0, dynamic_img_size=True)
     state, _ = read_state_dict(path)
-    state = {k.removeprefix("backbone."): v.float() for k, v in state.items() if not k.startswith(("head.", "fc."))}
-    patch = timm.create_model(name, num_classes=0, dynamic_img_size=True).state_dict()["patch_embed.proj.weight"]
-    theirs = state.get("patch_embed.proj.weight", patch)
+    state = {k.removeprefix("backbone."): v.float() for k, v in state.items()}
+    translate: Any = eva.checkpoint_filter_fn if isinstance(model, eva.Eva) else vision_transformer.checkpoint_filter_fn
+    patch, theirs = model.state_dict()["patch_embed.proj.weight"], state.get("patch_embed.proj.weight")
     try:
-        if theirs.shape != patch.shape:  # timm would resize the patches and say nothing
+        if theirs is not None and theirs.shape != patch.shape:  # timm would resize the patches and say nothing
             raise ValueError(f"patches {tuple(theirs.shape)}, not {tuple(patch.shape)}")
-        overlay = {"state_dict": state}
-        return timm.create_model(
-            name, pretrained=True, num_classes=0, dynamic_img_size=True, pretrained_cfg_overlay=overlay
-        )
-    except (RuntimeError, KeyError, ValueError) as error:
+        state = {k: v for k, v in translate(state, model).items() if not k.startswith(_UNUSED)}
+        model.load_state_dict(state)
+    except (RuntimeError, KeyError, ValueError, AttributeError) as error:
         raise UsageError(
-            f"{path}: holds weights of another network than {name} ({hub.first_line(error)}).",
+            f"{path}: holds weights of another network than {name} ({' '.join(str(error).split())[:300]}).",
             "Choose the network that they were made for with --set model=….",
         ) from error
+    return model
 
 
 def use_dino_positions(model: Any) -> None:
