@@ -84,13 +84,8 @@ def test_a_clip_that_brings_its_own_no_object_is_refused(formula):
         formula(HOST, HOST)
 
 
-@given(
-    st.integers(0, 5),
-    st.integers(1, 6),
-    st.floats(0, 1),
-    st.integers(0, 2**31 - 1),
-    st.sampled_from([1.0, 20.0, 100.0]),
-)
+@settings(deadline=None)
+@given(st.integers(0, 5), st.integers(1, 6), st.floats(0, 1), st.integers(0, 9999), st.sampled_from([1.0, 20.0, 100.0]))
 def test_scores_are_finite_and_never_above_one(masks, names, weight, seed, scale):
     generator = torch.Generator().manual_seed(seed)
     host = scale * torch.randn(masks, names + 1, generator=generator)
@@ -154,9 +149,8 @@ def test_recorded_zegformer_scores(zegformer):
     keys = [key for key in zegformer if key.startswith("zegformer_") and key.endswith("_sem_seg")]
     assert keys
     canvas = zegformer["zegformer_image_u8"].shape[-2:]
-    masks = F.interpolate(
-        zegformer["zegformer_pred_masks_logits"].float(), canvas, mode="bilinear", align_corners=False
-    )
+    logits = zegformer["zegformer_pred_masks_logits"].float()
+    masks = F.interpolate(logits, canvas, mode="bilinear", align_corners=False)[0].sigmoid()
     seen = zegformer["zegformer_seen_flag"].bool()
     for key in keys:
         style, _, fusion = key.removeprefix("zegformer_").removesuffix("_sem_seg").partition("_")
