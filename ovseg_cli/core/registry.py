@@ -51,6 +51,7 @@ def _import(target: str) -> Any:
 METHODS: dict[str, Entry] = {
     "clip": Entry("ovseg_cli.core.methods.clip:Clip", "CLIP", "Radford et al., ICML 2021, read densely"),
     "maskclip": Entry("ovseg_cli.core.methods.maskclip:MaskClip", "MaskCLIP", "Zhou et al., ECCV 2022"),
+    "ipclip": Entry("ovseg_cli.core.methods.ipclip:IpClip", "IP-CLIP", "Jiao et al., NeurIPS 2023, frozen"),
     "freeseg": Entry(
         "ovseg_cli.core.methods.freeseg:FreeSeg",
         "FreeSeg",
@@ -70,6 +71,13 @@ METHODS: dict[str, Entry] = {
         "ZSSeg",
         "Xu et al., ECCV 2022",
         trained="MaskFormer, on seen classes",
+        data="coco-stuff",
+    ),
+    "maft": Entry(
+        "ovseg_cli.core.methods.maft:Maft",
+        "MAFT",
+        "Jiao et al., NeurIPS 2023",
+        trained="CLIP's attention, on seen classes",
         data="coco-stuff",
     ),
 }

@@ -34,26 +34,15 @@ from typing import Any, ClassVar, Literal, cast
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from ovseg_cli.core.clip.masked import (
-    POSITION,
-    Prefix,
-    check_start_layer,
-    continue_prefix,
-    kept_patches,
-    masked_from,
-    run_prefix,
-    unmasked_from,
-)
+from ovseg_cli.core.clip.masked import POSITION, Prefix, continue_prefix, kept_patches, masked_from, unmasked_from
 from ovseg_cli.core.clip.model import ClipModel
 from ovseg_cli.core.clip.vit import embed
-from ovseg_cli.core.errors import DataError, ShapeError, UsageError
-from ovseg_cli.core.files import digest_of
+from ovseg_cli.core.errors import DataError
 from ovseg_cli.core.methods.base import Source
-from ovseg_cli.core.methods.masked import Candidates, Canvas, MaskConfig, MaskMethod, MaskSource, training_canvases
+from ovseg_cli.core.methods.masked import training_canvases
+from ovseg_cli.core.methods.masked_clip import MaskedClipConfig, MaskedClipMethod
 from ovseg_cli.core.methods.training_config import TrainingConfig
-from ovseg_cli.core.nn.ensembles import clip_scores
 from ovseg_cli.core.nn.maft_losses import distillation_sum, mask_aware_count, mask_aware_sum
 from ovseg_cli.core.types import TextFeatures, TrainBatch
 
@@ -61,29 +50,12 @@ TOWER = "ip_clip."
 """Prefix of the tuned image tower's weights in a run."""
 
 
-class MaftConfig(MaskConfig):
+class MaftConfig(MaskedClipConfig):
     """Settings of MAFT; the defaults are those of its code for ViT-B/16 on FreeSeg."""
 
-    resize: Literal["square", "short-side", "none"] = Field(
-        default="short-side", description="How a picture is brought to the generator of the masks."
-    )
-    side: int = Field(default=640, ge=0, description="Short side in pixels; 0 is 1.5 times the CLIP's image size.")
     proposals: str = Field(
-        default="host", description="Where masks come from: the run's host, a generator's name, a cache, another run."
-    )
-    proposal_settings: dict[str, Any] = Field(
-        default={}, description="Settings of the generator that is named by proposals."
-    )
-    start_layer: int = Field(
-        default=-1, ge=-1, description="First block in which masks hold, from 0; -1 is two thirds of the CLIP's depth."
-    )
-    clip_side: int = Field(
-        default=480, ge=0, description="Side in pixels of the square that the canvas is squashed to; 0 leaves it."
-    )
-    temperature: float = Field(default=100.0, ge=0, description="Multiplies cosines; 0 is the CLIP's own scale.")
-    ensemble: bool = Field(default=False, description="Combine the scores with the host's, as the host does.")
-    keep_best: bool = Field(
-        default=False, description="A mask too small for any patch keeps the one that it covers most."
+        default="host",
+        description="Where masks come from: `host` (the run's own), a generator, a cache of `ovseg propose`, or a run.",
     )
 
 
@@ -115,37 +87,25 @@ class MaftTraining(TrainingConfig):
         return self
 
 
-class Maft(MaskMethod):
+class Maft(MaskedClipMethod):
     """CLIP that was made aware of masks, naming the masks of a host or of any generator.
 
     Attributes:
         ip_clip: The tuned image tower; what is frozen in it are the very tensors of `clip.visual`.
-        source: Where masks come from in `predict`; None until `set_source`.
-        start_layer: S.
+        recipe: Settings of the training, from `parameter_groups` on.
     """
 
     name = "maft"
     title = "MAFT"
     paper = "Jiao et al., NeurIPS 2023"
     trains = "CLIP's attention, on seen classes"
-    templates = "vild"
     Config = MaftConfig
     Training = MaftTraining
     config: MaftConfig
     wants_proposals = True
     sources: ClassVar[dict[str, Source]] = {
-        **MaskMethod.sources,
-        "resize": Source("code", "test-time resize: short side 640, long side up to 2560"),
-        "side": Source("code", "MIN_SIZE_TEST 640"),
+        **MaskedClipMethod.sources,
         "proposals": Source("paper", "a host that was trained first; SAM in the ablation"),
-        "proposal_settings": Source("ours", "those of ovseg propose"),
-        "start_layer": Source(
-            "code", "8 of 12 for ViT-B/16, whatever START_LAYERS says; 16 of 24 for ViT-L/14: author"
-        ),
-        "clip_side": Source("code", "480 x 480, hard-coded; the aspect ratio is lost"),
-        "temperature": Source("code", "the constant 100, which is the scale of OpenAI's CLIPs"),
-        "ensemble": Source("code", "CLIP_ENSEMBLE_WEIGHT 0; the paper's tables have both"),
-        "keep_best": Source("code", "small masks vanish; the toy world's patches are too coarse for that"),
     }
     training_sources: ClassVar[dict[str, Source]] = {
         "iterations": Source("paper", "1000 on COCO, as in the log; 100 on VOC, 5000 on ADE20K"),
@@ -164,110 +124,16 @@ class Maft(MaskMethod):
     }
 
     def __init__(self, clip: ClipModel, config: MaftConfig | None = None):
-        super().__init__(clip, config or MaftConfig())
-        check_start_layer(clip.visual, max(self.config.start_layer, 0))
-        depth = len(clip.visual.transformer.resblocks)
-        self.start_layer = depth * 2 // 3 if self.config.start_layer < 0 else self.config.start_layer
+        super().__init__(clip, config)
         self.ip_clip: Any = twin(clip.visual, tuned_names(clip.visual))
-        self.source: MaskSource | None = None
         self.recipe = MaftTraining()
         self.requires_grad_(False)
         self.eval()
 
-    def set_source(self, source: MaskSource) -> None:
-        """Say where masks come from. A host stays as it is: none of its weights is trained here."""
-        if isinstance(source, nn.Module):
-            source.requires_grad_(False)
-        self.source = source
-
     @property
-    def digest(self) -> str:
-        """Fingerprint of all weights: CLIP's, the tuned ones, and those of the masks' source where it has any."""
-        return digest_of([super().digest, str(getattr(self.source, "digest", ""))])
-
-    @property
-    def temperature(self) -> float:
-        """Multiplies cosines."""
-        return self.config.temperature or self.clip.logit_scale
-
-    def propose(self, canvases: Sequence[Canvas], text: TextFeatures) -> list[Candidates]:
-        """Let the source make the masks of canvases of one size.
-
-        Raises:
-            UsageError: There is no source.
-        """
-        if self.source is None:
-            raise UsageError("maft was given no masks to name.", "Call set_source with a host or a generator first.")
-        return self.source.propose(canvases, text)
-
-    def score_candidates(self, canvas: Canvas, candidates: Candidates, text: TextFeatures) -> Tensor:
-        """Return (N, M) class scores of masks, combined with the host's where `ensemble` is on.
-
-        Raises:
-            UsageError: `ensemble` is on and the masks come from no host.
-        """
-        logits = self.mask_logits(canvas, candidates.masks, text)
-        if not self.config.ensemble:
-            return clip_scores(logits)
-        if candidates.class_logits is None or not isinstance(self.source, MaskMethod):
-            raise UsageError(
-                "ensemble: these masks come from no host, so there are no class logits to combine with.",
-                "Leave it out, or take the masks of a host.",
-            )
-        height, width = canvas.area
-        empty = ~(candidates.masks[:, :height, :width] > 0.5).flatten(1).any(1)
-        return self.source.fuse(candidates.class_logits, logits, text.seen, empty)
-
-    def mask_logits(self, canvas: Canvas, masks: Tensor, text: TextFeatures) -> Tensor:
-        """Return (N, M) scaled cosines of masks (N, Hc, Wc) on a canvas."""
-        return self.logits(self.mask_features([canvas], masks[None])[0], text)
-
-    def mask_features(self, canvases: Sequence[Canvas], masks: Tensor) -> Tensor:
-        """Return (B, N, D) features, not normalised, of masks (B, N, Hc, Wc) on canvases of one size."""
-        prefix = run_prefix(self.ip_clip, self.clip_images(canvases), self.start_layer)
-        kept = kept_patches(masks, prefix.grid, keep_best=self.config.keep_best)
-        return masked_from(self.ip_clip, prefix, kept)
-
-    def logits(self, features: Tensor, text: TextFeatures) -> Tensor:
-        """Return (..., M) scaled cosines of (..., D) features, in float32 whatever the rest is computed in."""
-        with torch.autocast(features.device.type, enabled=False):
-            features = F.normalize(features if features.dtype == torch.float64 else features.float(), dim=-1)
-            return self.temperature * features @ text.features.to(features).T
-
-    def clip_images(self, canvases: Sequence[Canvas]) -> Tensor:
-        """Return (B, 3, s, s): padded canvases of one size as CLIP sees them, squashed to a square of `clip_side`."""
-        images = torch.stack([canvas.normalised(self.clip.mean * 255, self.clip.std * 255) for canvas in canvases])
-        if not self.config.clip_side:
-            return images
-        return F.interpolate(images, (self.config.clip_side,) * 2, mode="bilinear", align_corners=False)
-
-    @torch.no_grad()
-    def classify_masks(self, image: Tensor, masks: Tensor, text: TextFeatures) -> Tensor:
-        """Score any masks of one picture; no source is needed.
-
-        Args:
-            image: (3, H, W) uint8 RGB.
-            masks: (N, H, W), 0 to 1.
-            text: Features of M names.
-
-        Returns:
-            (N, M) logits: scaled cosines. A mask without pixels gives a row of zeros; one that is too small for any
-            patch is read as `keep_best` says.
-
-        Raises:
-            ShapeError: Masks and picture, or text and CLIP, do not fit together.
-        """
-        self._check(text)
-        if masks.ndim != 3 or masks.shape[-2:] != image.shape[-2:]:
-            raise ShapeError(f"masks {tuple(masks.shape)} and picture {tuple(image.shape)} differ in height or width")
-        canvas, text = self.canvas(image), text.to(self.clip.device)
-        masks = masks.to(canvas.image)
-        if not len(masks):
-            return masks.new_zeros(0, len(text.features))
-        (height, width), (h, w) = canvas.size, canvas.area
-        placed = F.interpolate(masks[:, None], (h, w), mode="bilinear", align_corners=False)[:, 0]
-        logits = self.mask_logits(canvas, F.pad(placed, (0, width - w, 0, height - h)), text)
-        return logits.masked_fill(~masks.flatten(1).any(1)[:, None], 0.0)
+    def tower(self) -> Any:
+        """The tuned image tower."""
+        return self.ip_clip
 
     def parameter_groups(self, training: TrainingConfig) -> list[dict[str, Any]]:
         """Return the tuned weights, LayerNorms without decay, and take the weights of the losses from the settings."""

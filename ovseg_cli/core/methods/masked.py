@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from ovseg_cli.core.clip import inputs
 from ovseg_cli.core.clip.inputs import ResizeRule
 from ovseg_cli.core.errors import ShapeError, UsageError
+from ovseg_cli.core.files import digest_of
 from ovseg_cli.core.methods.base import MethodConfig, Source
 from ovseg_cli.core.methods.trained import TrainedMethod
 from ovseg_cli.core.types import MaskPrediction, Prediction, TextFeatures
@@ -66,6 +67,10 @@ class Candidates:
 
 class MaskSource(Protocol):
     """Where masks come from: a host, a generator, a cache."""
+
+    @property
+    def digest(self) -> str:
+        """Fingerprint of all that the masks depend on."""
 
     def propose(self, canvases: Sequence[Canvas], text: TextFeatures) -> list[Candidates]:
         """Make the masks of canvases of one size."""
@@ -232,6 +237,11 @@ class SourceMethod(MaskMethod):
         if not self._source:
             raise UsageError(f"{self.name}: nobody has said where its masks come from.", "Call set_source first.")
         return self._source[0]
+
+    @property
+    def digest(self) -> str:
+        """Fingerprint of all weights, and of what the masks depend on."""
+        return digest_of([super().digest, *(source.digest for source in self._source)])
 
     def propose(self, canvases: Sequence[Canvas], text: TextFeatures) -> list[Candidates]:
         """Ask the source for the masks of canvases of one size."""

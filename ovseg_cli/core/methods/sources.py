@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from ovseg_cli.core import registry
 from ovseg_cli.core.errors import DataError
+from ovseg_cli.core.files import digest_of
 from ovseg_cli.core.methods.build import check_settings
 from ovseg_cli.core.methods.masked import Candidates, Canvas
 from ovseg_cli.core.proposals.base import ProposalGenerator
@@ -46,6 +47,11 @@ class GeneratorSource:
         config = check_settings(generator_class.Config, settings, name)
         return cls(generator_class(config, str(device), reporter))
 
+    @property
+    def digest(self) -> str:
+        """Fingerprint of the generator's settings and weights."""
+        return self.generator.digest
+
     def propose(self, canvases: Sequence[Canvas], text: TextFeatures) -> list[Candidates]:
         """Make the masks of canvases."""
         return [on_canvas(self.generator.generate(canvas.picture.cpu()), canvas) for canvas in canvases]
@@ -70,6 +76,11 @@ class StoreSource:
         """
         folders = [path] if (path / MANIFEST).is_file() else sorted(file.parent for file in path.glob(f"*/{MANIFEST}"))
         return cls([ProposalStore.open(folder) for folder in folders or [path]])
+
+    @property
+    def digest(self) -> str:
+        """Fingerprint of the caches."""
+        return digest_of(["store-source-1", *(store.digest for store in self.stores)])
 
     def propose(self, canvases: Sequence[Canvas], text: TextFeatures) -> list[Candidates]:
         """Read the masks of canvases.
