@@ -39,14 +39,11 @@ class OvsegGroup(TyperGroup):
         except (typer.Exit, typer.Abort):
             raise
         except OvsegError as error:
-            console.show_failure("Error", error.message, error.mend, error.exit_code)
-            _fail(error, error.exit_code)
+            _answer("Error", error.message, error.mend, error.exit_code, error)
         except KeyboardInterrupt as error:
-            console.show_failure("Interrupted", "stopped by Ctrl-C; finished work is kept.", _how_to_go_on(ctx), 130)
-            _fail(error, 130)
+            _answer("Interrupted", "stopped by Ctrl-C; finished work is kept.", _how_to_go_on(ctx), 130, error)
         except Terminated as error:
-            console.show_failure("Terminated", "stopped by SIGTERM; finished work is kept.", _how_to_go_on(ctx), 143)
-            _fail(error, 143)
+            _answer("Terminated", "stopped by SIGTERM; finished work is kept.", _how_to_go_on(ctx), 143, error)
         except BrokenPipeError:
             _leave_quietly()
         except Exception as error:
@@ -67,7 +64,7 @@ def _usage_failure(error: Any, ctx: Any) -> None:
     message = error.format_message().replace(": Value error, ", ": ")
     code = int(getattr(error, "exit_code", 2))
     mend = f"Try '{where.command_path} --help'."
-    console.show_failure("Error", message + _nearest_choice(message), mend, code)
+    _tell("Error", message + _nearest_choice(message), mend, code, error)
     raise typer.Exit(code)
 
 
@@ -93,16 +90,25 @@ def _unexpected(error: Exception) -> None:
     else:
         message, code = f"unexpected failure, {type(error).__name__}: {error}", 1
     mend = None if console.debug else "Run it again with --debug for the traceback."
-    console.show_failure("Error", message, mend, code)
-    _fail(error, code)
+    _answer("Error", message, mend, code, error)
 
 
-def _fail(error: BaseException, code: int) -> None:
+def _answer(title: str, message: str, mend: str | None, code: int, error: BaseException) -> None:
+    """Show a failure and leave."""
+    _tell(title, message, mend, code, error)
     if console.debug:
         import traceback
 
         traceback.print_exception(error)
     raise typer.Exit(code) from None
+
+
+def _tell(title: str, message: str, mend: str | None, code: int, error: BaseException) -> None:
+    """Show a failure; one process of several lets the one that started it show it, once for all."""
+    from ovseg_cli.core.training import processes
+
+    if not processes.record_failure(message, mend, code, error):
+        console.show_failure(title, message, mend, code)
 
 
 def _leave_quietly() -> None:
@@ -115,6 +121,7 @@ EXAMPLES = (
     "ovseg demo",
     "ovseg doctor",
     "ovseg prepare camvid --source CamVid",
+    "ovseg propose superpixels --data toy --subset val",
     "ovseg train toy-clip --seed 1",
     "ovseg eval maskclip --data toy --split unseen",
     'ovseg predict maskclip photos/ --classes "cat, sofa/couch, wall"',
@@ -158,6 +165,7 @@ def _add_commands() -> None:
         listing,
         predict,
         prepare,
+        propose,
         report,
         show,
         train,
@@ -167,6 +175,7 @@ def _add_commands() -> None:
     app.command("demo", rich_help_panel=start)(demo.demo)
     app.command("doctor", rich_help_panel=start)(doctor.doctor)
     app.command("prepare", rich_help_panel=work)(prepare.prepare)
+    app.command("propose", rich_help_panel=work)(propose.propose)
     app.command("train", rich_help_panel=work)(train.train)
     app.command("eval", rich_help_panel=work)(evaluate.evaluate)
     app.command("predict", rich_help_panel=work)(predict.predict)
@@ -184,7 +193,11 @@ def _on_sigterm(signum: int, frame: Any) -> None:
 
 def main() -> None:
     """Entry point of the console script."""
+    from ovseg_cli.core import runtime
+
     signal.signal(signal.SIGTERM, _on_sigterm)
+    if not runtime.is_main():
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # several processes print their results once
     app(prog_name="ovseg")
 
 

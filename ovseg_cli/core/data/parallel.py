@@ -25,7 +25,7 @@ _WORTH_IT = 4  # processes are started if the rest would take this many times PA
 _LEFT_TO_THE_PARENT = (signal.SIGINT, signal.SIGTERM)
 
 
-def ordered_map(function: Callable[[T], R], items: Sequence[T], workers: int = 1) -> Iterator[R]:
+def ordered_map(function: Callable[[T], R], items: Sequence[T], workers: int = 1, chunk: int = CHUNK) -> Iterator[R]:
     """Yield `function(item)` for each item, in order, at most a few chunks ahead of the reader.
 
     Work begins in this process; if that shows that much is left, other processes take over.
@@ -34,6 +34,7 @@ def ordered_map(function: Callable[[T], R], items: Sequence[T], workers: int = 1
         function: Picklable where workers > 1.
         items: What to work on.
         workers: Processes; with 1 everything happens in this one.
+        chunk: Items that a process takes at once; an interruption waits for those that are begun.
 
     Raises:
         MachineError: A worker died, for instance for lack of memory.
@@ -46,16 +47,16 @@ def ordered_map(function: Callable[[T], R], items: Sequence[T], workers: int = 1
         yield function(item)
         done += 1
     if done < len(items):
-        yield from _in_processes(function, items[done:], workers)
+        yield from _in_processes(function, items[done:], workers, chunk)
 
 
-def _in_processes(function: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[R]:
+def _in_processes(function: Callable[[T], R], items: Sequence[T], workers: int, size: int) -> Iterator[R]:
     # "spawn", because a forked copy of a process that has started torch's threads may hang.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_follow_the_parent)
     pending: deque[Future[list[R]]] = deque()
     try:
-        for chunk in _chunks(items):
+        for chunk in _chunks(items, size):
             with _signals_held():
                 pending.append(pool.submit(_apply, function, chunk))
             if len(pending) > 2 * workers:
@@ -74,9 +75,9 @@ def _apply(function: Callable[[T], R], chunk: list[T]) -> list[R]:
     return [function(item) for item in chunk]
 
 
-def _chunks(items: Iterable[T]) -> Iterator[list[T]]:
+def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
     iterator = iter(items)
-    while chunk := list(islice(iterator, CHUNK)):
+    while chunk := list(islice(iterator, size)):
         yield chunk
 
 

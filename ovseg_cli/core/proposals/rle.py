@@ -14,7 +14,16 @@ _MOST_DIGITS = 7  # 35 bits: more than any picture has pixels, less than overflo
 
 
 class RleError(ValueError):
-    """A code that is no mask of the given size; the message says which of the codes, and why."""
+    """A code that is no mask of the given size.
+
+    Args:
+        number: Which of the codes, from 0.
+        reason: Why.
+    """
+
+    def __init__(self, number: int, reason: str):
+        super().__init__(f"mask {number + 1} {reason}")
+        self.number, self.reason = number, reason
 
 
 def encode(masks: NDArray[np.bool_]) -> list[bytes]:
@@ -36,9 +45,9 @@ def encode_runs(counts: Sequence[int], size: tuple[int, int]) -> bytes:
     from pycocotools import mask as coco
 
     if not all(isinstance(count, int) and not isinstance(count, bool) and count >= 0 for count in counts):
-        raise RleError("its run lengths are not whole numbers from 0")
+        raise RleError(0, "has run lengths that are not whole numbers from 0")
     if sum(counts) != size[0] * size[1]:
-        raise RleError(_sum_message(sum(counts), size))
+        raise RleError(0, _sum_message(sum(counts), size))
     return bytes(coco.frPyObjects({"counts": list(counts), "size": list(size)}, *size)["counts"])
 
 
@@ -79,7 +88,7 @@ def run_lengths(codes: Sequence[bytes], size: tuple[int, int]) -> tuple[NDArray[
     starts = np.concatenate([[0], ends[:-1] + 1])
     lengths = ends - starts + 1
     if lengths.max() > _MOST_DIGITS:
-        raise RleError(f"{_which(starts[lengths.argmax()], code_ends)} holds a number that is too long")
+        raise RleError(_which(starts[lengths.argmax()], code_ends), "holds a number that is too long")
     shifts = 5 * (np.arange(len(digits)) - np.repeat(starts, lengths))
     values = np.add.reduceat((digits & 0x1F) << shifts, starts)
     values -= np.where(digits[ends] & 0x10, np.int64(1) << (5 * lengths), 0)
@@ -91,17 +100,17 @@ def run_lengths(codes: Sequence[bytes], size: tuple[int, int]) -> tuple[NDArray[
 def _check_digits(digits: NDArray[np.int64], code_ends: NDArray[np.int64], codes: Sequence[bytes]) -> None:
     for number, code in enumerate(codes):
         if not code:
-            raise RleError(f"mask {number + 1} has an empty code")
+            raise RleError(number, "has an empty code")
     wrong = np.flatnonzero((digits < 0) | (digits > 63))
     if len(wrong):
-        raise RleError(f"{_which(wrong[0], code_ends)} holds a character that no COCO code has")
+        raise RleError(_which(wrong[0], code_ends), "holds a character that no COCO code has")
     cut = np.flatnonzero(digits[code_ends] & 0x20)
     if len(cut):
-        raise RleError(f"mask {cut[0] + 1} ends within a number")
+        raise RleError(int(cut[0]), "ends within a number")
 
 
-def _which(position: int, code_ends: NDArray[np.int64]) -> str:
-    return f"mask {np.searchsorted(code_ends, position) + 1}"
+def _which(position: int, code_ends: NDArray[np.int64]) -> int:
+    return int(np.searchsorted(code_ends, position))
 
 
 def _undo_differences(
@@ -123,14 +132,14 @@ def _undo_differences(
 def _check_sums(counts: NDArray[np.int64], place: NDArray[np.int64], size: tuple[int, int]) -> None:
     starts = np.flatnonzero(place == 0)
     if counts.min() < 0:
-        number = np.searchsorted(starts, counts.argmin(), side="right")
-        raise RleError(f"mask {number} has a run of negative length")
+        number = int(np.searchsorted(starts, counts.argmin(), side="right")) - 1
+        raise RleError(number, "has a run of negative length")
     sums = np.add.reduceat(counts, starts)
     wrong = np.flatnonzero(sums != size[0] * size[1])
     if len(wrong):
-        raise RleError(f"mask {wrong[0] + 1}: {_sum_message(int(sums[wrong[0]]), size)}")
+        raise RleError(int(wrong[0]), _sum_message(int(sums[wrong[0]]), size))
 
 
 def _sum_message(total: int, size: tuple[int, int]) -> str:
     verb = "overrun" if total > size[0] * size[1] else "do not fill"
-    return f"its runs {verb} the picture ({total:,} pixels, {size[0]} x {size[1]} has {size[0] * size[1]:,})"
+    return f"has runs that {verb} the picture: {total:,} pixels, {size[0]} x {size[1]} has {size[0] * size[1]:,}"

@@ -164,7 +164,7 @@ class ProposalStore:
         path = self._path(entry.name, entry.image)
         with atomic_write(path, sync=False) as stream:
             stream.write(entry.to_bytes())
-        for other in path.parent.glob(f"{_glob(_stem(entry.name))}~*{SUFFIX}"):
+        for other in self._entries_of(entry.name):
             if other != path:
                 other.unlink(missing_ok=True)
         if self._listed is not None:
@@ -220,10 +220,12 @@ class ProposalStore:
             )
         return self.read(name, digest)
 
-    def is_whole(self, name: str, image: str) -> bool:
-        """Whether there is an entry of exactly this picture with the right checksum."""
+    def is_whole(self, name: str) -> bool:
+        """Whether a picture has an entry with the right checksum, however lately it was written; masks stay encoded."""
+        path = self._listed.get(name) if self._listed is not None else None
+        found = [path] if path else self._entries_of(name)
         try:
-            return entries.is_whole(self._path(name, image).read_bytes())
+            return len(found) == 1 and entries.is_whole(found[0].read_bytes())
         except OSError:
             return False
 
@@ -243,8 +245,14 @@ class ProposalStore:
             path.unlink(missing_ok=True)
 
     def _path(self, name: str, image: str) -> Path:
-        shard = hashlib.sha256(name.encode("utf-8")).hexdigest()[:2]
-        return self.folder / "entries" / shard / f"{_stem(name)}~{image[:16]}{SUFFIX}"
+        return self._shard(name) / f"{_stem(name)}~{image[:16]}{SUFFIX}"
+
+    def _entries_of(self, name: str) -> list[Path]:
+        """Files of a picture as they are on the disk now: one, or none; two after a kill while it was replaced."""
+        return list(self._shard(name).glob(f"{_glob(_stem(name))}~*{SUFFIX}"))
+
+    def _shard(self, name: str) -> Path:
+        return self.folder / "entries" / hashlib.sha256(name.encode("utf-8")).hexdigest()[:2]
 
     def _bytes(self, path: Path) -> bytes:
         try:

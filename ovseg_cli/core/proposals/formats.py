@@ -1,0 +1,214 @@
+"""The two ways in which mask proposals travel: COCO result files, and SA-1B's one file a picture.
+
+COCO result: one JSON list of `{"image_id", "category_id", "segmentation": {"size": [h, w], "counts": …}, "score"}`,
+read piece by piece, so that a file of several gigabytes needs no such memory. SA-1B: one JSON object a picture,
+`{"image": {…}, "annotations": [{"segmentation", "bbox", "area", "predicted_iou", …}]}`.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from ovseg_cli.core.errors import DataError, UsageError
+from ovseg_cli.core.proposals import rle
+from ovseg_cli.core.proposals.entry import Entry
+from ovseg_cli.core.proposals.rle import RleError
+
+_BLOCK = 1 << 20
+_LONGEST_RECORD = 64 << 20  # characters; no mask needs a fraction of it
+
+
+@dataclass(frozen=True)
+class Mask:
+    """One mask as it came: COCO code, size, score, and where in the file it stood."""
+
+    code: bytes
+    size: tuple[int, int]
+    score: float
+    where: str
+
+
+def read_coco(path: Path) -> Iterator[tuple[str, Mask]]:
+    """Yield the masks of a COCO result file with their `image_id`, as text, one after the other, not yet checked.
+
+    Raises:
+        UsageError: The file is missing.
+        DataError: It is no JSON list of such records, or is cut off.
+    """
+    for number, record in enumerate(_records(path)):
+        where = f"{path}: record {number + 1}"
+        if not isinstance(record, dict) or "image_id" not in record:
+            raise DataError(f"{where} is no result with an image_id.", "Give a COCO result file.")
+        yield str(record["image_id"]), _mask(record, "score", where)
+
+
+def read_sa1b(path: Path) -> tuple[tuple[str, ...], list[Mask]]:
+    """Read one file of SA-1B.
+
+    Returns:
+        Names under which the picture may be known (the stems of the file and of the picture that it names), and its
+        masks, not yet checked.
+
+    Raises:
+        DataError: It is no such file, or is cut off.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        image, annotations = document["image"], document["annotations"]
+        names = dict.fromkeys([path.stem, Path(str(image["file_name"])).stem])
+        size = int(image["height"]), int(image["width"])
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: this is no file of SA-1B ({error!r}).", "Give a folder of such files.") from error
+    records = enumerate(annotations if isinstance(annotations, list) else [annotations])
+    masks = [_mask(record, "predicted_iou", f"{path}: annotation {number + 1}") for number, record in records]
+    check(masks, size, "the picture, as the file says,")
+    return tuple(names), masks
+
+
+def check(masks: Sequence[Mask], size: tuple[int, int], picture: str) -> None:
+    """Check that masks have the size of their picture and fill it, decoding nothing.
+
+    Args:
+        masks: The masks.
+        size: (H, W) of the picture.
+        picture: What a message calls it.
+
+    Raises:
+        DataError: The first that does not.
+    """
+    for mask in masks:
+        if mask.size != size:
+            have, said = (f"{h} x {w}" for h, w in (mask.size, size))
+            raise DataError(
+                f"{mask.where}: the mask is {have}, {picture} is {said}.", "Make the masks at the pictures' own size."
+            )
+    try:
+        rle.check([mask.code for mask in masks], size)
+    except RleError as error:
+        raise DataError(f"{masks[error.number].where}: the mask {error.reason}.", "Write it anew.") from error
+
+
+def _mask(record: Any, score: str, where: str) -> Mask:
+    try:
+        segmentation = record["segmentation"]
+        value = float(record.get(score, 1.0))
+        if isinstance(segmentation, list):
+            raise DataError(f"{where}: the mask is a polygon.", "Convert it to RLE, which has no rounding left to do.")
+        height, width = (int(side) for side in segmentation["size"])
+        counts = segmentation["counts"]
+        if height < 1 or width < 1 or value != value:
+            raise ValueError(f"size {height} x {width}, score {value}")
+        code = rle.encode_runs(counts, (height, width)) if isinstance(counts, list) else _text(counts)
+    except RleError as error:
+        raise DataError(f"{where}: the mask {error.reason}.", "Write it anew.") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{where}: this is no mask ({error!r}).", "A mask needs size and counts.") from error
+    return Mask(code, (height, width), value, where)
+
+
+def _text(counts: Any) -> bytes:
+    if not isinstance(counts, str):
+        raise TypeError("counts is neither a text nor a list")
+    return counts.encode("utf-8")
+
+
+def _records(path: Path) -> Iterator[Any]:
+    """Yield the items of a JSON list in a file without reading it whole."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            yield from _items(stream, path)
+    except FileNotFoundError as error:
+        raise UsageError(f"--import {path}: there is no such file.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error}).") from error
+
+
+def _items(stream: TextIO, path: Path) -> Iterator[Any]:
+    decoder, text, done = json.JSONDecoder(), stream.read(_BLOCK).lstrip(), False
+    if not text.startswith("["):
+        raise DataError(
+            f"{path}: this is no COCO result file, which is one JSON list.",
+            "A file with images and annotations is a data set; write its masks as results.",
+        )
+    text = text[1:]
+    while True:
+        text = text.lstrip(", \t\r\n")
+        if text.startswith("]"):
+            return
+        try:
+            item, end = decoder.raw_decode(text)
+            is_whole = end < len(text)  # a number at the very end of a block could go on
+        except json.JSONDecodeError:
+            is_whole = False
+        if is_whole:
+            yield item
+            text = text[end:]
+            continue
+        if done or len(text) > _LONGEST_RECORD:
+            raise DataError(f"{path}: the file is cut off or no JSON, after '{text[:60]}'.", "Write it anew.")
+        block = stream.read(_BLOCK)
+        done = not block
+        text += block
+
+
+def coco_records(entry: Entry, image_id: int | str) -> list[dict[str, Any]]:
+    """Return the results of one picture; soft masks are cut at one half."""
+    codes, boxes = _codes(entry)
+    return [
+        {
+            "image_id": image_id,
+            "category_id": 1,
+            "bbox": box,
+            "segmentation": {"size": list(entry.size), "counts": code.decode("ascii")},
+            "score": round(float(score), 6),
+        }
+        for code, box, score in zip(codes, boxes, entry.scores, strict=True)
+    ]
+
+
+def sa1b_document(entry: Entry, image_id: int, file_name: str) -> dict[str, Any]:
+    """Return the file of one picture, with the keys that are known; soft masks are cut at one half."""
+    codes, boxes = _codes(entry)
+    height, width = entry.size
+    areas = rle.areas(codes, entry.size).tolist()
+    annotations = [
+        {
+            "id": number,
+            "segmentation": {"size": [height, width], "counts": code.decode("ascii")},
+            "bbox": box,
+            "area": area,
+            "predicted_iou": round(float(score), 6),
+            "crop_box": [0.0, 0.0, float(width), float(height)],
+        }
+        for number, (code, box, area, score) in enumerate(zip(codes, boxes, areas, entry.scores, strict=True))
+    ]
+    image = {"image_id": image_id, "width": width, "height": height, "file_name": file_name}
+    return {"image": image, "annotations": annotations}
+
+
+def _codes(entry: Entry) -> tuple[Sequence[bytes], list[list[float]]]:
+    """Return the binary masks of an entry as codes, and their boxes as left, top, width, height."""
+    from pycocotools import mask as coco
+
+    codes = entry.codes
+    if codes is None:
+        codes = tuple(rle.encode(_upsampled(entry) >= 128))
+    if not codes:
+        return (), []
+    boxes = coco.toBbox([{"size": list(entry.size), "counts": code} for code in codes])
+    return codes, np.asarray(boxes).tolist()
+
+
+def _upsampled(entry: Entry) -> np.ndarray:
+    """Bring soft masks to the picture's size, (N, H, W) float32 of 0 to 255, bilinear."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    soft = torch.from_numpy(np.asarray(entry.soft)).float()
+    if not len(soft):
+        return np.zeros((0, *entry.size), np.float32)
+    return interpolate(soft[:, None], entry.size, mode="bilinear", align_corners=False)[:, 0].numpy()
