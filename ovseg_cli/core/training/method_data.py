@@ -37,6 +37,10 @@ class Masks(Protocol):
     def digest(self) -> str:
         """Fingerprint of all that the masks depend on."""
 
+    @property
+    def command(self) -> str:
+        """What the user types to make them."""
+
     def names(self) -> Sequence[str]:
         """Names of the pictures that have proposals."""
 
@@ -156,7 +160,7 @@ class TrainData(Dataset):
             raise DataError(
                 f"the proposals of picture '{entry.stem}' cover {found.size[0]} x {found.size[1]} pixels, the "
                 f"picture has {entry.height} x {entry.width}.",
-                "Make them again: ovseg propose … --force",
+                f"Make them anew: {self.proposals.command} --force",
             )
         return found
 
@@ -166,7 +170,6 @@ def open_train_data(
     seen_ids: Sequence[int],
     training: TrainingConfig,
     proposals: Masks | None = None,
-    propose: str = "ovseg propose",
 ) -> TrainData:
     """Check that the pictures can be trained on, and leave out those without a pixel of a seen class.
 
@@ -175,7 +178,6 @@ def open_train_data(
         seen_ids: `spec.seen_ids(split)`, the training vocabulary in its order.
         training: Settings.
         proposals: Store of masks, where the method wants them.
-        propose: The command that makes them, for messages.
 
     Raises:
         DataError: Labels or proposals are missing, or no picture shows a seen class.
@@ -191,7 +193,7 @@ def open_train_data(
         )
     chosen = pictures.select(kept)
     if proposals is not None:
-        _require_proposals(chosen, proposals, what, propose)
+        _require_proposals(chosen, proposals, what)
     return TrainData(chosen, tuple(seen_ids), training, proposals, skipped=len(pictures) - len(kept))
 
 
@@ -220,13 +222,13 @@ def ready(batch: TrainBatch) -> TrainBatch:
     return {**batch, "labels": batch["labels"].long(), **masks}
 
 
-def _require_proposals(pictures: SegmentationData, proposals: Masks, what: str, propose: str) -> None:
+def _require_proposals(pictures: SegmentationData, proposals: Masks, what: str) -> None:
     there = set(proposals.names())
     missing = [name for name in pictures.names if name not in there]
     if missing:
         raise DataError(
             f"{what}: {len(missing)} of {len(pictures)} pictures have no proposals, the first is '{missing[0]}'.",
-            f"Make them: {propose}",
+            f"Make them: {proposals.command}",
         )
 
 
