@@ -17,6 +17,8 @@ count as background of the masks, and their names never occur.
 Paper and code:
 * Paper: masks are cropped, filled and resized for CLIP (`scorer = "crops"`). The MAFT repository, which the released
   weights are used in, reads them in one pass of a CLIP whose class tokens are masked, not tuned ("masked-clip").
+  Its frozen hosts crop the padding off the masks, not off the picture that CLIP reads, so that the two are shifted
+  against each other where there is padding; kept, since its numbers are made so (`masks_on_canvas` mends it).
 * Paper: learned task and class prompts, three tasks at once. MAFT repository, followed here: semantic segmentation
   with ViLD's 14 templates.
 * The configuration names Mask2Former's point-sampled losses; the code builds MaskFormer's, on whole masks.
@@ -65,6 +67,11 @@ class FreeSegConfig(MaskConfig):
     )
     clip_side: int = Field(
         default=480, ge=1, description="Side in pixels of the square that masked-clip reads the canvas at."
+    )
+    masks_on_canvas: bool = Field(
+        default=False,
+        description="masked-clip: masks cover the padded canvas, as the picture does; off: its unpadded part, which is "
+        "then stretched.",
     )
     logit_scale: float = Field(default=0.0, ge=0, description="Multiplies CLIP's cosines; 0 is the CLIP's own scale.")
     host_scale: float = Field(default=100.0, gt=0, description="Multiplies the cosines of queries and names.")
@@ -133,6 +140,7 @@ class FreeSeg(MaskMethod):
         "scorer": Source("paper", "FreeSeg; the MAFT repository uses masked-clip for the same baseline"),
         "start_layer": Source("code", "MAFT, 8 of 12 for ViT-B/16; its authors name 16 of 24 for ViT-L/14"),
         "clip_side": Source("code", "MAFT, 480 x 480 hard-coded"),
+        "masks_on_canvas": Source("code", "MAFT repository, frozen hosts: masks are cropped, the picture is not"),
         "logit_scale": Source("code", "temperature 100, which is the scale of OpenAI's CLIPs"),
         "host_scale": Source("code", "temperature 100"),
         "ensemble": Source("code", "CLIP_ENSEMBLE true"),
@@ -224,6 +232,8 @@ class FreeSeg(MaskMethod):
 
     def _masked_features(self, canvas: Canvas, masks: Tensor) -> Tensor:
         """Return (N, D): one pass over the whole canvas, squashed to a square, as the MAFT repository does."""
+        if not self.config.masks_on_canvas:
+            masks = masks[:, : canvas.area[0], : canvas.area[1]]
         side = self.config.clip_side
         image = canvas.normalised(self.clip.mean * 255, self.clip.std * 255)[None]
         square = F.interpolate(image, (side, side), mode="bilinear", align_corners=False)

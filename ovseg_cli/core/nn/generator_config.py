@@ -62,9 +62,7 @@ class GeneratorConfig(BaseModel):
     def from_state_dict(cls, state: Mapping[str, Any], **known: Any) -> "GeneratorConfig":
         """Read sizes from shapes; what leaves no trace keeps its published value.
 
-        The generator's `pixel_mean` and `pixel_std` are in no checkpoint. CLIP's are: where they were rounded to half
-        precision, the whole model was, so the generator's are rounded as well.
-
+        The generator's `pixel_mean` and `pixel_std` are in no checkpoint (but see `half_statistics`).
         No shape tells `interaction_heads`, `groups`, `dropout`, and the backbone's `multi_grid` and `stride_in_1x1`.
         `heads` follows from the encoder's attention weights if `points` is 4.
 
@@ -93,15 +91,23 @@ class GeneratorConfig(BaseModel):
             "embed_hidden": _size(state, f"{decoder}class_embed.layers.0.weight", 0),
         }
         backbone = known.pop("backbone", None) or ResNetConfig.from_state_dict(state)
-        return cls(**{"backbone": backbone, **read, **_pixel_statistics(state), **known})
+        return cls(**{"backbone": backbone, **read, **known})
 
 
-def _pixel_statistics(state: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
-    """Return rounded statistics where the checkpoint's own constants show that it went through half precision."""
+def half_statistics(state: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
+    """Return `pixel_mean` and `pixel_std` rounded to half precision where a checkpoint shows such rounding.
+
+    The generator's own constants are saved in no checkpoint. Where a whole model was brought to half precision and
+    saved, they were rounded with it, and the rounded ones are those that its numbers belong to.
+
+    Args:
+        state: Official checkpoint; `clip_adapter.pixel_mean` is what tells.
+
+    Returns:
+        Settings of `GeneratorConfig`, none where nothing was rounded or nothing tells.
+    """
     saved = state.get("clip_adapter.pixel_mean")
-    if saved is None or not hasattr(saved, "flatten"):
-        return {}
-    if any(float(v) != _half(float(v)) for v in saved.flatten()):
+    if saved is None or any(float(value) != _half(float(value)) for value in saved.flatten()):
         return {}
     return {"pixel_mean": tuple(map(_half, IMAGE_MEAN)), "pixel_std": tuple(map(_half, IMAGE_STD))}
 
