@@ -1,13 +1,21 @@
 """`ovseg eval [MODEL]`: scores, from counts that are kept."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
 from ovseg_cli.commands import options
 
+Task = Literal["segmentation", "proposals"]
+_OF_MODELS = (
+    *("model", "candidates", "absent", "seen_penalty", "background_threshold", "templates", "names", "clip"),
+    *("pretrained", "force", "gpus", "seed"),
+)
+
 
 def evaluate(
+    context: typer.Context,
     model: Annotated[
         str,
         typer.Argument(
@@ -17,6 +25,17 @@ def evaluate(
         ),
     ] = "latest",
     data: options.DataMany = None,
+    task: Annotated[
+        Task, typer.Option(help="What is scored: label maps of a model, or mask proposals before they get names.")
+    ] = "segmentation",
+    proposals: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CACHE|GENERATOR",
+            help="With --task proposals: folder of a cache, or the generator that made it.",
+            autocompletion=options.complete_proposals,
+        ),
+    ] = None,
     split: options.Split = "all",
     candidates: options.Candidates = "all",
     absent: options.Absent = "union",
@@ -60,7 +79,13 @@ def evaluate(
 
     [dim]ovseg eval maskclip --data toy[/dim]
     [dim]ovseg eval --split unseen --fail-under mIoU=20[/dim]
+    [dim]ovseg eval --task proposals --proposals superpixels --data toy[/dim]
     """
+    if task == "proposals":
+        _refuse(context, _OF_MODELS, "--task proposals scores masks before they get names")
+        _evaluate_proposals(context, fail_under, data_root, dry_run, json)
+        return
+    _refuse(context, ("proposals",), "--task segmentation scores a model")
     from ovseg_cli.commands import bounds, console, views
     from ovseg_cli.core.evaluation import request as requests
     from ovseg_cli.core.runtime import folders
@@ -97,3 +122,38 @@ def evaluate(
     scored = session.score(plan, places, reporter)
     views.show_scores(scored, split, absent, json)
     bounds.check(limits, scored, split, absent)
+
+
+def _refuse(context: typer.Context, names: tuple[str, ...], why: str) -> None:
+    """Refuse options that were typed and would do nothing."""
+    from ovseg_cli.core.errors import UsageError
+
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            word = "MODEL" if name == "model" else f"--{name.replace('_', '-')}"
+            raise UsageError(f"{word}: {why}.", "Leave it out, or choose another --task.")
+
+
+def _evaluate_proposals(
+    context: typer.Context, fail_under: list[str] | None, data_root: Path | None, dry_run: bool, json: bool
+) -> None:
+    """Score proposals on each data set."""
+    from ovseg_cli.commands import bounds, console, views
+    from ovseg_cli.core.evaluation import proposal_session as session
+    from ovseg_cli.core.runtime import folders
+
+    typed = context.params
+    limits = bounds.parse(fail_under, typed["split"], session.METRICS)
+    places, reporter = folders(data_root), console.TerminalReporter()
+    settings = {**options.read_config(typed["config"]), **options.parse_settings(typed["set_"])}
+    kept = {key: typed[key] for key in ("proposals", "unseen", "subset", "split", "limit")}
+    asked = [session.QualityRequest(data=data, settings=settings, **kept) for data in typed["data"] or [None]]
+    plans = [session.resolve(request, places, reporter) for request in asked]
+    if dry_run:
+        views.show_document({"schema": 1, "plans": [plan.document() for plan in plans]}, json, title="plan: eval")
+        return
+    scored = [session.score(plan, reporter) for plan in plans]
+    views.show_quality(scored, typed["split"], json)
+    for quality in scored:
+        bounds.check_values(limits, quality.group(typed["split"]), quality.document["data"], typed["split"])

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ovseg_cli.core.demo.run import DemoOutcome
     from ovseg_cli.core.diagnosis import Check
     from ovseg_cli.core.evaluation.metrics import Rule, Split
+    from ovseg_cli.core.evaluation.proposal_session import Quality
     from ovseg_cli.core.evaluation.session import Scored
     from ovseg_cli.core.explanation import Explanation
     from ovseg_cli.core.prediction.folders import Done
@@ -232,6 +233,22 @@ def _scored_record(item: "Scored", split: "Split") -> dict[str, Any]:
         "file": str(item.path),
         "notes": list(result.notes),
     }
+
+
+def show_quality(scored: "Sequence[Quality]", split: str, as_json: bool) -> None:
+    """Print the quality of proposals: a table of all data sets, and, where few enough, one of the classes of each."""
+    from ovseg_cli.core.report.proposal_tables import class_quality_table, quality_table
+
+    if as_json:
+        results = [{**quality.document, "file": str(quality.path)} for quality in scored]
+        console.print_json({"schema": 1, "results": results})
+        return
+    documents = [quality.document for quality in scored]
+    show_table(quality_table(documents, split))
+    for quality in scored:
+        console.stdout().print()
+        show_table(class_quality_table(quality.document, split))
+        console.say(f"result: {quality.path}")
 
 
 def show_predictions(done: "Done", out: Path, as_json: bool) -> None:

@@ -170,9 +170,12 @@ def fill(
 
 
 def _outcomes(place: Place, indices: list[int], job: Job | None, workers: int) -> Iterator[Outcome]:
-    if job is None or workers <= 1:
-        return (place.fill(index) for index in indices)
-    return ordered_map(job, indices, workers, chunk=1)
+    """Fill pictures; the first one here in any case, since it shows what is wrong before processes are started."""
+    alone = len(indices) if job is None or workers <= 1 else 1
+    for index in indices[:alone]:
+        yield place.fill(index)
+    if job is not None:
+        yield from ordered_map(job, indices[alone:], workers, chunk=1)
 
 
 @contextlib.contextmanager

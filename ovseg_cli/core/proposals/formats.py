@@ -60,12 +60,10 @@ def read_sa1b(path: Path) -> tuple[tuple[str, ...], list[Mask]]:
         document = json.loads(path.read_text(encoding="utf-8"))
         image, annotations = document["image"], document["annotations"]
         names = dict.fromkeys([path.stem, Path(str(image["file_name"])).stem])
-        size = int(image["height"]), int(image["width"])
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: this is no file of SA-1B ({error!r}).", "Give a folder of such files.") from error
     records = enumerate(annotations if isinstance(annotations, list) else [annotations])
     masks = [_mask(record, "predicted_iou", f"{path}: annotation {number + 1}") for number, record in records]
-    check(masks, size, "the picture, as the file says,")
     return tuple(names), masks
 
 
@@ -190,13 +188,16 @@ def sa1b_document(entry: Entry, image_id: int, file_name: str) -> dict[str, Any]
     return {"image": image, "annotations": annotations}
 
 
+def binary_codes(entry: Entry) -> tuple[bytes, ...]:
+    """Return the binary masks of an entry as COCO codes; soft ones are cut at one half, at the picture's size."""
+    return entry.codes if entry.codes is not None else tuple(rle.encode(_upsampled(entry) >= 127.5))
+
+
 def _codes(entry: Entry) -> tuple[Sequence[bytes], list[list[float]]]:
     """Return the binary masks of an entry as codes, and their boxes as left, top, width, height."""
     from pycocotools import mask as coco
 
-    codes = entry.codes
-    if codes is None:
-        codes = tuple(rle.encode(_upsampled(entry) >= 128))
+    codes = binary_codes(entry)
     if not codes:
         return (), []
     boxes = coco.toBbox([{"size": list(entry.size), "counts": code} for code in codes])
