@@ -44,9 +44,11 @@ from ovseg_cli.core.nn.ensembles import geometric_scores, host_scores
 from ovseg_cli.core.nn.generator import STRIDE, FreeSegGenerator
 from ovseg_cli.core.nn.generator_config import GeneratorConfig
 from ovseg_cli.core.nn.host_training import generator_groups, pad_images, pad_labels
+from ovseg_cli.core.nn.imagenet import load_backbone
 from ovseg_cli.core.nn.mask_losses import LossWeights, class_logits, mask_losses, normalisers
 from ovseg_cli.core.nn.matcher import MatchCost, Targets
 from ovseg_cli.core.nn.region_crops import masked_crops
+from ovseg_cli.core.reporter import Reporter
 from ovseg_cli.core.types import TextFeatures, TrainBatch
 
 
@@ -98,6 +100,10 @@ class FreeSegTraining(TrainingConfig):
     clip_grad_norm: float = Field(default=0.01, ge=0, description="The norm of all gradients is cut to this.")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="float32", description="Arithmetic of the forward pass."
+    )
+    backbone_weights: str = Field(
+        default="imagenet",
+        description="What the backbone begins with: imagenet, none, or a file with a ResNet of torchvision or timm.",
     )
     class_weight: float = Field(default=1.0, ge=0, description="Weight of the classification loss; and of its cost.")
     mask_weight: float = Field(default=20.0, ge=0, description="Weight of the focal mask loss; and of its cost.")
@@ -156,6 +162,7 @@ class FreeSeg(MaskMethod):
         "clip_grad_norm": Source("code", "full model, 0.01"),
         "schedule": Source("code", "poly, power 0.9"),
         "precision": Source("log", "float32"),
+        "backbone_weights": Source("ours", "timm's net of the same form; the code has detectron2's R-103"),
         "class_weight": Source("code", "always 1; CLASS_WEIGHT in the configuration is ignored"),
         "mask_weight": Source("code", "MASK_WEIGHT 20"),
         "dice_weight": Source("code", "DICE_WEIGHT 5"),
@@ -266,7 +273,7 @@ class FreeSeg(MaskMethod):
             text: Features of M names.
 
         Returns:
-            (N, M) logits: scaled cosines.
+            (N, M) logits: scaled cosines; a mask without pixels gives a row of zeros.
 
         Raises:
             ShapeError: Masks and picture, or text and CLIP, do not fit together.
@@ -276,7 +283,9 @@ class FreeSeg(MaskMethod):
             raise ShapeError(f"masks {tuple(masks.shape)} and picture {tuple(image.shape)} differ in height or width")
         image = image.to(self.clip.device)
         canvas = Canvas(image.float(), (int(image.shape[-2]), int(image.shape[-1])), image)
-        return self.clip_logits(canvas, masks.to(canvas.image), text.to(self.clip.device))
+        masks = masks.to(canvas.image)
+        logits = self.clip_logits(canvas, masks, text.to(self.clip.device))
+        return logits.masked_fill(~masks.flatten(1).any(1)[:, None], 0.0)
 
     def parameter_groups(self, training: TrainingConfig) -> list[dict[str, Any]]:
         """Return generator and "no object" row: the backbone slower, norms and query embeddings without decay."""
@@ -292,6 +301,16 @@ class FreeSeg(MaskMethod):
             training.weight_decay,
             training.backbone_rate,
         )
+
+    def begin_training(self, training: TrainingConfig, reporter: Reporter) -> None:
+        """Give the backbone its ImageNet weights.
+
+        Raises:
+            UsageError: There are none of its form.
+            MachineError: They are not on this machine and cannot be downloaded.
+        """
+        assert isinstance(training, FreeSegTraining)
+        load_backbone(self.generator.backbone, training.backbone_weights, reporter)
 
     def normalisers(self, batch: TrainBatch) -> dict[str, float]:
         """Count masks and the weights of all queries."""

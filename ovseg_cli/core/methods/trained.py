@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ovseg_cli.core.errors import DataError
 from ovseg_cli.core.methods.base import Method
 from ovseg_cli.core.methods.training_config import TrainingConfig
+from ovseg_cli.core.reporter import Reporter
 from ovseg_cli.core.types import TextFeatures, TrainBatch
 
 
@@ -33,6 +34,12 @@ class TrainedMethod(Method):
         """Return the optimizer's groups: "params", and "lr" and "weight_decay" where they differ from the config's.
 
         Exactly the parameters that the paper trains; all others have `requires_grad` off.
+        """
+
+    def begin_training(self, training: TrainingConfig, reporter: Reporter) -> None:
+        """Load what new training starts from, a backbone's ImageNet weights; once, before the first step of a run.
+
+        Not called on resume, whose checkpoint holds all weights.
         """
 
     def normalisers(self, batch: TrainBatch) -> dict[str, float]:
