@@ -5,7 +5,7 @@ are DistributedDataParallel's business. Every method but `quiet` is a call that 
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -25,10 +25,12 @@ class Group:
     Attributes:
         rank: Number of this process, from 0.
         world_size: How many there are; 1 means that nothing below communicates.
+        launcher: Process that started this one and is to outlive it; None without a launcher.
     """
 
     rank: int = 0
     world_size: int = 1
+    launcher: int | None = None
 
     @property
     def is_main(self) -> bool:
@@ -61,8 +63,7 @@ class Group:
         """Return the values of all processes, by rank, everywhere."""
         if self.world_size == 1:
             return [value]
-        blobs = _all_blobs(value, self.world_size)
-        return blobs
+        return _all_blobs(value, self.world_size)
 
     def on_main(self, act: Callable[[], T]) -> T:
         """Let the main process do something alone (write a file); all get what it returns, or raise what it raised.
@@ -92,12 +93,23 @@ class Group:
         if self.is_main:
             self.barrier()
 
+    @contextmanager
+    def main_holds(self, make: Callable[[], AbstractContextManager[Any]]) -> Iterator[None]:
+        """Let the main process hold something (a lock) while all run the block; all raise what it raises."""
+        with ExitStack() as stack:
+            self.on_main(lambda: _nothing(stack.enter_context(make())))
+            yield
+
     def quiet(self, reporter: Reporter) -> Reporter:
         """Return the reporter in the main process, silence in the others."""
         return reporter if self.is_main else Silent()
 
 
 ONE = Group()
+
+
+def _nothing(value: object) -> None:
+    """Drop a value that no other process could use."""
 
 
 def _all_blobs(value: Any, world_size: int) -> list[Any]:

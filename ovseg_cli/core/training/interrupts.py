@@ -1,5 +1,6 @@
 """How a signal waits until a training step is whole: it sets a flag, and the loop stops between two steps."""
 
+import os
 import signal
 import threading
 import time
@@ -20,7 +21,8 @@ class StopRequest:
         agreed: The signal for which all stop after this step.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, launcher: int | None = None) -> None:
+        self._launcher = launcher
         self.received: int | None = None
         self.agreed: int | None = None
         self._first = 0.0
@@ -51,7 +53,9 @@ class StopRequest:
             self._waits = True
 
     def flags(self) -> dict[str, float]:
-        """Return what this process adds to the flags of all."""
+        """Return what this process adds to the flags of all; a launcher that is gone cannot send its SIGTERM."""
+        if self._launcher is not None and os.getppid() != self._launcher and self.received is None:
+            self.received = signal.SIGTERM
         return {name: float(self.received == number) for name, number in _SIGNALS.items()}
 
     def agree(self, sums: Mapping[str, float]) -> None:
@@ -69,12 +73,15 @@ class StopRequest:
 
 
 @contextmanager
-def stop_between_steps() -> Iterator[StopRequest]:
+def stop_between_steps(launcher: int | None = None) -> Iterator[StopRequest]:
     """While the block runs, SIGINT and SIGTERM only set a flag; afterwards the old handlers are back.
 
-    Outside the main thread, where Python allows no handlers and delivers no signals, the flag is never set.
+    Outside the main thread, where Python allows no handlers and delivers no signals, no signal sets it.
+
+    Args:
+        launcher: The process that started this one; when it is gone, it is as if SIGTERM had come.
     """
-    request = StopRequest()
+    request = StopRequest(launcher)
     if threading.current_thread() is not threading.main_thread():
         yield request
         return

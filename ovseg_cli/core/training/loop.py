@@ -91,7 +91,7 @@ class _Loop:
             self._begin()
         log = self.group.on_main(lambda: MetricsLog(self.folder / LOG, self.progress.step, self.progress.evaluated))
         self.task.train_mode()
-        with stop_between_steps() as stop:
+        with stop_between_steps(self.group.launcher) as stop:
             self._evaluate_when_due(log, stop)  # a kill may have come before the evaluation that follows a checkpoint
             for own in self._track():
                 self._step(own, stop)
