@@ -25,6 +25,12 @@ TRAINING = TrainingConfig(
 TEXT = TextFeatures.of_classes(F.normalize(torch.randn(3, 24, generator=torch.Generator().manual_seed(0)), dim=-1))
 
 
+@pytest.fixture(autouse=True)
+def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing them takes longer than the training."""
+    monkeypatch.setattr("ovseg_cli.core.training.loop.draw_curves", lambda *_: None)
+
+
 def task_of(folder: Path, training: TrainingConfig = TRAINING, kind: type[Linear] = Linear, **changed) -> MethodTask:
     pictures = make_data(folder, **changed)
     store = make_proposals(folder / "masks", pictures) if kind.wants_proposals else None
