@@ -31,7 +31,7 @@ KNOWN = {
     for data in sets
     for size in _SIZES
 } | {name: name for name in TINY if "former" in name}
-KINDS = ("mask2former", "maskformer")
+KINDS = {"mask2former": "Mask2Former", "maskformer": "MaskFormer"}  # model_type → what transformers names classes
 _UPSAMPLED = 2**24  # values that are brought to the picture's size at once: 64 MiB
 
 
@@ -44,7 +44,8 @@ class Mask2FormerConfig(GeneratorConfig):
     )
     weights: str = Field(default="published", description="'published', or 'random' to try the code path.")
     soft: bool = Field(
-        default=False, description="Keep probabilities on the network's grid (never finer than the picture) instead of masks."
+        default=False,
+        description="Keep probabilities on the network's grid (never finer than the picture) instead of masks.",
     )
     threshold: float = Field(
         default=0.5, ge=0, lt=1, description="Probability from which a pixel belongs to a mask, for area and score too."
@@ -74,14 +75,14 @@ class Mask2Former(ProposalGenerator):
         super().__init__(config or Mask2FormerConfig(), device, reporter)
         from transformers import AutoModelForUniversalSegmentation
 
-        from ovseg_cli.core.proposals.weights import image_processor, load_transformers, resolve_name
+        from ovseg_cli.core.proposals.weights import image_processor, load_transformers, processor_class, resolve_name
 
         name, what = resolve_name(self.config.model, KNOWN, "Mask2Former model"), "Mask2Former or MaskFormer"
         loaded = load_transformers(
-            AutoModelForUniversalSegmentation, name, self.config.weights, KINDS, what, self.reporter
+            AutoModelForUniversalSegmentation, name, self.config.weights, tuple(KINDS), what, self.reporter
         )
         self.model: Any = loaded[0].to(device)
-        self.processor = image_processor(loaded[1], lambda: _default_processor(self.model.config.model_type))
+        self.processor = image_processor(loaded[1], lambda: processor_class(KINDS[self.model.config.model_type])())
 
     @cached_property
     def weights(self) -> str:
@@ -167,11 +168,3 @@ def cut_padding(logits: "Tensor", filled: "Tensor") -> "Tensor":
     grid = tuple(max(1, round(n * i / p)) for n, i, p in zip(logits.shape[1:], inside, padded, strict=True))
     full = F.interpolate(logits[None], padded, mode="bilinear", align_corners=False)[..., : inside[0], : inside[1]]
     return F.interpolate(full, grid, mode="bilinear", align_corners=False)[0]
-
-
-def _default_processor(kind: str) -> Any:
-    """Return the family's own image processor with its usual settings."""
-    import transformers
-
-    names = {"mask2former": "Mask2FormerImageProcessor", "maskformer": "MaskFormerImageProcessor"}
-    return getattr(transformers, names[kind])()

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ovseg_cli.core.proposals.tiny_models import TINY
-from ovseg_cli.core.proposals.weights import image_processor, load_transformers, resolve_name
+from ovseg_cli.core.proposals.weights import image_processor, load_transformers, processor_class, resolve_name
 from ovseg_cli.core.reporter import Reporter
 
 KNOWN = {
@@ -125,13 +125,5 @@ def _default_processor(config: Any) -> Any:
     side = config.prompt_encoder_config.image_size
     square = {"height": side, "width": side}
     if config.model_type == "sam":
-        from transformers import SamImageProcessor
-
-        return SamImageProcessor(size={"longest_edge": side}, pad_size=square)
-    if config.model_type.startswith("sam2"):
-        from transformers import Sam2ImageProcessor
-
-        return Sam2ImageProcessor(size=square)
-    from transformers import Sam3ImageProcessor
-
-    return Sam3ImageProcessor(size=square)
+        return processor_class("Sam")(size={"longest_edge": side}, pad_size=square)
+    return processor_class("Sam2" if config.model_type.startswith("sam2") else "Sam3")(size=square)

@@ -230,6 +230,14 @@ def image_processor(folder: Path | None, default: Callable[[], Any]) -> Any:
     return AutoImageProcessor.from_pretrained(folder, local_files_only=True)
 
 
+def processor_class(family: str) -> Any:
+    """Return transformers' image processor of a family ("Sam2"); older releases have it under "…Fast" alone."""
+    import transformers
+
+    name = f"{family}ImageProcessor"
+    return getattr(transformers, name, None) or getattr(transformers, f"{name}Fast")
+
+
 def with_seed(build: Callable[[], T]) -> T:
     """Call `build()` with seed 0 and leave the caller's random state as it was."""
     with torch.random.fork_rng(devices=[]):

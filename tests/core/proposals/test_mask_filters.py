@@ -147,4 +147,4 @@ def test_crops_equal_the_librarys():
     for size in ((480, 640), (37, 53), (101, 64)):
         boxes, layers = _generate_per_layer_crops(2, 512 / 1500, size)
         assert crop_layers(size, 2, 512 / 1500) == [(n, tuple(b)) for n, b in zip(layers, boxes, strict=True)]
-    torch.testing.assert_close(point_grid(7), _build_point_grid(7).float(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(point_grid(7), torch.as_tensor(_build_point_grid(7)).float(), rtol=0, atol=1e-6)
