@@ -17,7 +17,7 @@ from ovseg_cli.core.methods.freeseg import FreeSeg, FreeSegConfig
 from ovseg_cli.core.methods.maft import TOWER, Maft, MaftConfig, MaftTraining
 from ovseg_cli.core.methods.masked import Candidates, training_canvases
 from ovseg_cli.core.nn.generator import official_state
-from ovseg_cli.core.nn.generator_config import GeneratorConfig
+from ovseg_cli.core.nn.generator_config import GeneratorConfig, half_statistics
 from ovseg_cli.core.types import TextFeatures
 from tests.core.clip.tiny import tiny_tokenizer
 
@@ -120,7 +120,8 @@ def test_scores_match(recorded):
 def training_batch(recorded):
     """The recorded samples, with the masks that the recorded generator makes of them, dropout off."""
     clip = recorded.clip()
-    config = GeneratorConfig.from_state_dict(recorded.state, interaction_heads=recorded.config["dims"][HEADS])
+    known = {"interaction_heads": recorded.config["dims"][HEADS], **half_statistics(recorded.state)}
+    config = GeneratorConfig.from_state_dict(recorded.state, **known)
     host = FreeSeg(clip, FreeSegConfig(generator=config))
     host.generator.load_state_dict(official_state(recorded.state))
     host.non_object_embedding.data.copy_(recorded.state["clip_adapter.non_object_embedding"])
