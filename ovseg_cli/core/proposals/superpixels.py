@@ -48,6 +48,11 @@ class SuperpixelsConfig(GeneratorConfig):
     overlap: float = Field(
         default=0.9, gt=0, le=1, description="IoU above which the weaker of two masks counts as a duplicate."
     )
+    area_weight: float = Field(
+        default=0.3,
+        ge=0,
+        description="A score is contrast times share of the picture to this power: 0 puts small spots first.",
+    )
     min_area: int = Field(default=60, ge=1, description="Smallest mask, in pixels of the working size.")
     working_side: int = Field(
         default=256,
@@ -78,7 +83,13 @@ class Superpixels(ProposalGenerator):
     Config = SuperpixelsConfig
     config: SuperpixelsConfig
     sources: ClassVar[dict[str, str]] = {
-        "overlap": "ours: as the toy world's figures were measured with",
+        "scales": "ours: the toy world's figures were measured with 200, 600 and 1800",
+        "sigmas": "ours: as scales",
+        "min_sizes": "ours: as scales",
+        "overlap": "ours: as scales",
+        "slic_segments": "ours: adds .02 to the best IoU of a region on the toy world's tuning scenes",
+        "area_weight": "ours: AR@10 on the toy world's tuning scenes rises from .18 to .34, on CamVid from .04 to .10",
+        "slic_compactness": "code: scikit-image's default",
     }
 
     def generate(self, image: "Tensor", label: "Tensor | None" = None) -> "Proposals":
@@ -123,7 +134,8 @@ class Superpixels(ProposalGenerator):
         members = members[members @ atoms.sizes >= self.config.min_area]
         if not len(members):
             return np.zeros((0, *picture.shape[:2]), bool), np.zeros(0)
-        scores = region_tree.contrasts(atoms, members)
+        areas = members @ atoms.sizes / atoms.map.size
+        scores = region_tree.contrasts(atoms, members) * areas**self.config.area_weight
         kept = region_tree.distinct(atoms, members, scores, self.config.overlap, self.config.max_masks)
         return members[kept][:, atoms.map], scores[kept]
 
