@@ -39,6 +39,7 @@ from ovseg_cli.core.clip.model import ClipModel
 from ovseg_cli.core.errors import ShapeError
 from ovseg_cli.core.methods.base import Source
 from ovseg_cli.core.methods.masked import Candidates, Canvas, MaskConfig, MaskMethod
+from ovseg_cli.core.methods.trained import TrainedMethod
 from ovseg_cli.core.methods.training_config import TrainingConfig
 from ovseg_cli.core.nn.ensembles import geometric_scores, host_scores
 from ovseg_cli.core.nn.generator import STRIDE, FreeSegGenerator
@@ -121,7 +122,7 @@ class FreeSegTraining(TrainingConfig):
         return LossWeights(self.class_weight, self.mask_weight, self.dice_weight, self.no_object_weight, cost)
 
 
-class FreeSeg(MaskMethod):
+class FreeSeg(MaskMethod, TrainedMethod):
     """Masks from a text-aware generator; names from its queries and from a frozen CLIP.
 
     Attributes:

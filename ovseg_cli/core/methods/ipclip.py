@@ -7,15 +7,7 @@ The MAFT repository calls this "FreeSeg" in its tables, since its frozen baselin
 FreeSeg itself reads crops. The later the start layer, the less a mask matters.
 """
 
-from collections.abc import Mapping
-from typing import Any, NoReturn
-
-from torch import Tensor
-
-from ovseg_cli.core.errors import UsageError
 from ovseg_cli.core.methods.masked_clip import MaskedClipConfig, MaskedClipMethod
-from ovseg_cli.core.methods.training_config import TrainingConfig
-from ovseg_cli.core.types import TextFeatures, TrainBatch
 
 
 class IpClipConfig(MaskedClipConfig):
@@ -30,16 +22,4 @@ class IpClip(MaskedClipMethod):
     paper = "Jiao et al., NeurIPS 2023, frozen"
     trains = "nothing"
     Config = IpClipConfig
-    Training = None  # type: ignore[assignment]
     config: IpClipConfig
-
-    def parameter_groups(self, training: TrainingConfig) -> list[dict[str, Any]]:
-        """Refuse: nothing is trained."""
-        self._refuse()
-
-    def losses(self, batch: TrainBatch, text: TextFeatures, totals: Mapping[str, float]) -> dict[str, Tensor]:
-        """Refuse: nothing is trained."""
-        self._refuse()
-
-    def _refuse(self) -> NoReturn:
-        raise UsageError("ipclip is frozen, there is nothing to train.", "Its tuned form: ovseg train maft")

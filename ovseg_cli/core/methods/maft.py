@@ -42,6 +42,7 @@ from ovseg_cli.core.errors import DataError
 from ovseg_cli.core.methods.base import Source
 from ovseg_cli.core.methods.masked import training_canvases
 from ovseg_cli.core.methods.masked_clip import MaskedClipConfig, MaskedClipMethod
+from ovseg_cli.core.methods.trained import TrainedMethod
 from ovseg_cli.core.methods.training_config import TrainingConfig
 from ovseg_cli.core.nn.maft_losses import distillation_sum, mask_aware_count, mask_aware_sum
 from ovseg_cli.core.types import TextFeatures, TrainBatch
@@ -53,6 +54,9 @@ TOWER = "ip_clip."
 class MaftConfig(MaskedClipConfig):
     """Settings of MAFT; the defaults are those of its code for ViT-B/16 on FreeSeg."""
 
+    host: Literal["freeseg", "zegformer", "zsseg"] = Field(
+        default="freeseg", description="Whose masks it learns from where `proposals` is host; trained first (step 1)."
+    )
     proposals: str = Field(
         default="host",
         description="Where masks come from: `host` (the run's own), a generator, a cache of `ovseg propose`, or a run.",
@@ -87,7 +91,7 @@ class MaftTraining(TrainingConfig):
         return self
 
 
-class Maft(MaskedClipMethod):
+class Maft(MaskedClipMethod, TrainedMethod):
     """CLIP that was made aware of masks, naming the masks of a host or of any generator.
 
     Attributes:
@@ -105,6 +109,7 @@ class Maft(MaskedClipMethod):
     wants_proposals = True
     sources: ClassVar[dict[str, Source]] = {
         **MaskedClipMethod.sources,
+        "host": Source("code", "the MAFT repository builds on FreeSeg; the paper shows all three"),
         "proposals": Source("paper", "a host that was trained first; SAM in the ablation"),
     }
     training_sources: ClassVar[dict[str, Source]] = {

@@ -19,8 +19,7 @@ from ovseg_cli.core.clip import inputs
 from ovseg_cli.core.clip.inputs import ResizeRule
 from ovseg_cli.core.errors import ShapeError, UsageError
 from ovseg_cli.core.files import digest_of
-from ovseg_cli.core.methods.base import MethodConfig, Source
-from ovseg_cli.core.methods.trained import TrainedMethod
+from ovseg_cli.core.methods.base import Method, MethodConfig, Source
 from ovseg_cli.core.types import MaskPrediction, Prediction, TextFeatures
 
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -82,13 +81,13 @@ class MaskConfig(MethodConfig):
     size_divisibility: int = Field(default=32, ge=1, description="Pictures are padded to a multiple of this.")
 
 
-class MaskMethod(TrainedMethod):
-    """A method that makes masks and then names them."""
+class MaskMethod(Method):
+    """A method that makes masks, or is given some, and names them."""
 
     Config = MaskConfig
     config: MaskConfig
     sources: ClassVar[dict[str, Source]] = {
-        **TrainedMethod.sources,
+        **Method.sources,
         "size_divisibility": Source("code", "MaskFormer's SIZE_DIVISIBILITY, 32 in all hosts"),
     }
 

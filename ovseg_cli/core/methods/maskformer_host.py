@@ -17,6 +17,7 @@ from ovseg_cli.core.clip.model import ClipModel
 from ovseg_cli.core.errors import ShapeError
 from ovseg_cli.core.methods.base import Source
 from ovseg_cli.core.methods.masked import IMAGENET_MEAN, IMAGENET_STD, Candidates, Canvas, MaskConfig, MaskMethod
+from ovseg_cli.core.methods.trained import TrainedMethod
 from ovseg_cli.core.methods.training_config import TrainingConfig
 from ovseg_cli.core.nn.mask_losses import LossWeights, class_logits, mask_losses, normalisers
 from ovseg_cli.core.nn.maskformer import MaskFormerGenerator
@@ -64,7 +65,7 @@ class MaskFormerHostTraining(TrainingConfig):
         return LossWeights(self.class_weight, self.mask_weight, self.dice_weight, self.no_object_weight, cost)
 
 
-class MaskFormerHost(MaskMethod):
+class MaskFormerHost(MaskMethod, TrainedMethod):
     """MaskFormer, which is trained, and a CLIP, which is not.
 
     Attributes:

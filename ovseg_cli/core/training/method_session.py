@@ -12,7 +12,7 @@ from typing import Any
 from ovseg_cli.core import registry
 from ovseg_cli.core.clip.model import RUN_FILE, load_clip, parameter_count
 from ovseg_cli.core.data.dataset import PreparedData
-from ovseg_cli.core.files import folder_lock, read_json, write_bytes, write_json
+from ovseg_cli.core.files import folder_lock, write_bytes
 from ovseg_cli.core.methods.texts import default_templates, method_text, names_of, training_vocabulary
 from ovseg_cli.core.methods.trained import TrainedMethod
 from ovseg_cli.core.proposals.store import ProposalStore
@@ -23,7 +23,7 @@ from ovseg_cli.core.training.checkpoint import has_checkpoint
 from ovseg_cli.core.training.group import ONE, Group
 from ovseg_cli.core.training.loop import LoopSettings, fit
 from ovseg_cli.core.training.masks_for_training import masks_for_training
-from ovseg_cli.core.training.method_data import TrainData, open_train_data, require_unchanged
+from ovseg_cli.core.training.method_data import TrainData, open_train_data
 from ovseg_cli.core.training.method_task import MethodTask, loop_settings_of
 from ovseg_cli.core.training.request import TRAIN_SUBSET, MethodPlan, MethodRequest, resolve_training
 from ovseg_cli.core.types import Vocabulary
@@ -132,11 +132,13 @@ def _train(
     method.training_names = names_of(seen)
     masks = None
     if method.wants_proposals:
-        masks = masks_for_training(method, plan.data, folders, reporter, group)
+        source: Any = plan.config
+        masks = masks_for_training(
+            source.proposals, source.proposal_settings, run, TRAIN_SUBSET, folders, reporter, plan.request.gpus
+        )
     data = _data_of(plan, folders, masks)
     if data.skipped:
         reporter.say(f"{data.skipped} pictures show no seen class and are left out")
-    _require_same_data(run, data, group)
     task = MethodTask(method, data, text)
     with folder_lock(run.path, "training") if group.is_main else nullcontext():
         progress = fit(
@@ -147,6 +149,7 @@ def _train(
             runtime.device,
             resume=has_checkpoint(run.path / "checkpoints"),
             group=group,
+            identity={"data": data.digest, "CLIP": method.clip.digest},
         )
         group.on_main(lambda: _finish(run, method))
     return {
@@ -240,15 +243,6 @@ def _data_of(plan: MethodPlan, folders: Folders, masks: ProposalStore | None) ->
     prepared = PreparedData.open(choice.spec, folders)
     pictures = prepared.subset(TRAIN_SUBSET, choice.split)
     return open_train_data(pictures, choice.spec.seen_ids(choice.split), plan.training, masks)
-
-
-def _require_same_data(run: Run, data: TrainData, group: Group) -> None:
-    """Remember the data of a run, and check on resume that it is still the same."""
-    path = run.path / "data.json"
-    if path.is_file():
-        require_unchanged(data, str(read_json(path, "the fingerprint of the run's data")["digest"]), str(run.path))
-    else:
-        group.on_main(lambda: write_json(path, {"schema": 1, "digest": data.digest, "pictures": len(data.pictures)}))
 
 
 def _finish(run: Run, method: TrainedMethod) -> None:

@@ -1,0 +1,44 @@
+"""Which masks does a method learn from? A cache of the training pictures, filled first where something is missing."""
+
+from pathlib import Path
+from typing import Any
+
+from ovseg_cli.core.proposals.request import ProposeRequest, resolve
+from ovseg_cli.core.proposals.session import propose
+from ovseg_cli.core.proposals.store import MANIFEST, ProposalStore
+from ovseg_cli.core.reporter import Reporter
+from ovseg_cli.core.runs import CONFIG, HOST, Run, is_run_path
+from ovseg_cli.core.runtime import Folders
+
+
+def masks_for_training(
+    proposals: str,
+    settings: dict[str, Any],
+    run: Run,
+    subset: str,
+    folders: Folders,
+    reporter: Reporter,
+    gpus: int | None = None,
+) -> ProposalStore:
+    """Return the masks of a training subset; masks that are there already are not made again.
+
+    Args:
+        proposals: "host" (the host in the run's folder), a generator, a cache of `ovseg propose`, or the run of a host.
+        settings: Settings of that generator.
+        run: The run that is to be trained; it knows its data and class split.
+        subset: Subset of the pictures.
+        folders: Where data and runs lie.
+        reporter: Shown the progress.
+        gpus: What `--gpus` said.
+
+    Raises:
+        UsageError: There is no such generator, or the run makes no masks.
+        DataError: The cache is broken, or was made of data that has changed since.
+    """
+    if is_run_path(proposals) and not (Path(proposals) / CONFIG).is_file():
+        folder = Path(proposals)
+        return ProposalStore.open(folder if (folder / MANIFEST).is_file() else folder / subset)
+    label, unseen = run.data
+    source = str(run.path / HOST) if proposals == HOST else proposals
+    request = ProposeRequest(source, label, subset, unseen, settings, gpus=gpus)
+    return propose(resolve(request, folders, reporter), folders, reporter).store
