@@ -1,4 +1,4 @@
-"""`ovseg list datasets|methods|backbones|runs`: what there is."""
+"""`ovseg list datasets|methods|proposals|backbones|runs`: what there is."""
 
 from typing import Annotated, Literal
 
@@ -6,7 +6,7 @@ import typer
 
 from ovseg_cli.commands import options
 
-What = Literal["datasets", "methods", "backbones", "runs"]
+What = Literal["datasets", "methods", "proposals", "backbones", "runs"]
 
 
 def list_(
@@ -16,7 +16,7 @@ def list_(
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """List data sets, methods, CLIP backbones or runs.
+    """List data sets, methods, mask proposals, CLIP backbones or runs.
 
     [dim]ovseg list datasets[/dim]
     [dim]ovseg list runs --json[/dim]
@@ -29,6 +29,7 @@ def list_(
     tables = {
         "datasets": lambda: catalogue.datasets(places),
         "methods": catalogue.methods,
+        "proposals": lambda: catalogue.proposals(places),
         "backbones": catalogue.backbones,
         "runs": lambda: catalogue.runs(places),
     }

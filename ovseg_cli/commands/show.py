@@ -1,4 +1,4 @@
-"""`ovseg show NAME`: a method's paper and settings, a data set's protocol, a CLIP's recipe."""
+"""`ovseg show NAME`: a method's or generator's settings, a data set's protocol, a CLIP's recipe."""
 
 from typing import Annotated
 
@@ -10,19 +10,24 @@ from ovseg_cli.commands import options
 def _complete(incomplete: str) -> list[str]:
     from ovseg_cli.core import registry
 
-    names = [*registry.METHODS, *registry.TRAINERS, *options.complete_data(incomplete)]
+    names = [*registry.METHODS, *registry.PROPOSALS, *registry.TRAINERS, *options.complete_data(incomplete)]
     return [name for name in names if name.startswith(incomplete)]
 
 
 def show(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="A method, a data set, or `toy-clip`.", autocompletion=_complete)
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="A method, a generator of proposals, a data set, or `toy-clip`.",
+            autocompletion=_complete,
+        ),
     ],
     data_root: options.DataRoot = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Explain a method (paper, what is trained, every setting with its source) or a data set (classes, splits, rules).
+    """Explain a method or a generator (paper, every setting with its source), or a data set (classes, splits, rules).
 
     [dim]ovseg show maskclip[/dim]
     [dim]ovseg show coco-stuff[/dim]

@@ -1,4 +1,4 @@
-"""What there is, as tables: data sets, methods, backbones, runs."""
+"""What there is, as tables: data sets, methods, generators of proposals and what they made, backbones, runs."""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -9,6 +9,7 @@ from ovseg_cli.core.runtime import Folders
 
 if TYPE_CHECKING:
     from ovseg_cli.core.data.specs import Spec
+    from ovseg_cli.core.proposals.store import ProposalStore
 
 
 def make_table(
@@ -59,6 +60,42 @@ def methods() -> Table:
     )
     rows = [(name, e.title, e.paper, e.trained) for name, e in (registry.METHODS | registry.TRAINERS).items()]
     return make_table("Methods", columns, rows)
+
+
+def proposals(folders: Folders) -> Table:
+    """Every generator of mask proposals and every cache; a generator without one has a row that says so."""
+    from ovseg_cli.core.proposals.caches import caches
+
+    columns = (
+        Column("generator", "generator"),
+        Column("title", "masks", shown=False),
+        Column("source", "source"),
+        Column("data", "data"),
+        Column("subset", "subset"),
+        Column("images", "images", "count"),
+        Column("state", "state"),
+        Column("folder", "folder"),
+    )
+    rows: list[tuple[Value, ...]] = []
+    made = list(caches(folders))
+    for name, entry in registry.PROPOSALS.items():
+        own = [store for store in made if store.generator == name]
+        rows += [_cache_row(store, entry.title, entry.paper) for store in own]
+        rows += [] if own else [(name, entry.title, entry.paper, None, None, None, "none made yet", None)]
+    strange = [store for store in made if store.generator not in registry.PROPOSALS]
+    rows += [_cache_row(store, store.generator, _origin(store)) for store in strange]
+    notes = ("Made by `ovseg propose GENERATOR --data D --subset train|val`; settings: `ovseg show GENERATOR`.",)
+    return make_table("Mask proposals", columns, rows, notes)
+
+
+def _cache_row(store: "ProposalStore", title: str, source: str) -> tuple[Value, ...]:
+    data, subset = (store.manifest.get(key) for key in ("data", "subset"))
+    state = "complete" if store.complete else f"{len(store):,} of {store.images:,}" if store.images else "unfinished"
+    return (store.generator, title, source, str(data), str(subset), len(store), state, str(store.folder))
+
+
+def _origin(store: "ProposalStore") -> str:
+    return "imported" if "imported" in store.manifest["settings"] else "a trained host"
 
 
 def backbones() -> Table:

@@ -1,4 +1,4 @@
-"""What one name means: a method with its settings and their sources, a trainer, or a data set with its protocol."""
+"""What one name means: a method, a generator of proposals or a trainer with its settings, or a data set."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class Explanation:
 
 
 def explain(name: str, places: "Folders") -> Explanation:
-    """Explain a method, a trainer or a data set.
+    """Explain a method, a generator of proposals, a trainer or a data set.
 
     Args:
         name: What was typed; a data set may carry its class split, `NAME:CLASS_SPLIT`.
@@ -52,13 +52,15 @@ def explain(name: str, places: "Folders") -> Explanation:
 
     if name in registry.METHODS:
         return _explain_method(name)
+    if name in registry.PROPOSALS:
+        return _explain_generator(name)
     if name in registry.TRAINERS:
         return _explain_trainer(name)
     data = [*spec_names(), *aliases(), *own_names(places)]
     if name.partition(":")[0] in data or ".toml" in name or "/" in name:
         choice = find_data(name, None, places)
         return _explain_data(choice.spec, choice.split)
-    raise unknown_name("name", name, [*registry.METHODS, *registry.TRAINERS, *data])
+    raise unknown_name("name", name, [*registry.METHODS, *registry.PROPOSALS, *registry.TRAINERS, *data])
 
 
 SETTING_COLUMNS = (
@@ -78,6 +80,22 @@ def _explain_method(name: str) -> Explanation:
         rows.append((key, str(field.default), place, field.description or ""))
     facts = (("paper", method.paper), ("trained", method.trains), ("about", _docstring_of(method)))
     return Explanation(name, method.title, facts, (make_table("Settings (--set key=value)", SETTING_COLUMNS, rows),))
+
+
+def _explain_generator(name: str) -> Explanation:
+    generator = registry.PROPOSALS[name].load()
+    fields = generator.Config.model_fields.items()
+    rows = [(key, str(f.default), generator.sources.get(key, "ours"), f.description or "") for key, f in fields]
+    needs = [
+        word for word, is_so in (("labels", generator.needs_labels), ("weights", generator.needs_weights)) if is_so
+    ]
+    facts = (
+        ("source", generator.source),
+        ("needs", " and ".join(needs) or "nothing but pictures"),
+        ("about", _docstring_of(generator)),
+    )
+    table = make_table("Settings (--set key=value)", SETTING_COLUMNS, rows)
+    return Explanation(name, generator.title, facts, (table,))
 
 
 def _docstring_of(item: Any) -> str:
