@@ -94,3 +94,15 @@ def test_labels_of_another_size_are_refused() -> None:
 def test_broken_codes_are_refused() -> None:
     with pytest.raises(rle.RleError, match="overrun"):
         split_regions(rle.encode(np.ones((1, 4, 4), bool)), (3, 4))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_gives_what_the_cpu_gives() -> None:
+    rng = np.random.default_rng(0)
+    masks = regions_of(rng.random((70, 37, 53)) < 0.5)
+    there = RegionMasks(masks.ids.cuda(), masks.table.cuda())
+    labels = torch.from_numpy(rng.integers(-1, 6, (37, 53)))
+    assert torch.equal(there.masks().cpu(), masks.masks()) and torch.equal(there.areas().cpu(), masks.areas())
+    assert torch.equal(there.overlaps(labels.cuda(), 5).cpu(), masks.overlaps(labels, 5))
+    assert torch.allclose(there.resized((9, 11)).cpu(), masks.resized((9, 11)), atol=1e-6)
