@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ovseg_cli.core.clip.model import ClipModel
@@ -19,10 +19,13 @@ from ovseg_cli.core.methods.base import Source
 from ovseg_cli.core.methods.masked import IMAGENET_MEAN, IMAGENET_STD, Candidates, Canvas, MaskConfig, MaskMethod
 from ovseg_cli.core.methods.trained import TrainedMethod
 from ovseg_cli.core.methods.training_config import TrainingConfig
+from ovseg_cli.core.nn.host_training import generator_groups, pad_images, pad_labels
+from ovseg_cli.core.nn.imagenet import load_backbone
 from ovseg_cli.core.nn.mask_losses import LossWeights, class_logits, mask_losses, normalisers
-from ovseg_cli.core.nn.maskformer import MaskFormerGenerator
+from ovseg_cli.core.nn.maskformer import STRIDE, MaskFormerGenerator
 from ovseg_cli.core.nn.maskformer_config import MaskFormerConfig
 from ovseg_cli.core.nn.matcher import MatchCost, Targets
+from ovseg_cli.core.reporter import Reporter
 from ovseg_cli.core.types import TextFeatures, TrainBatch
 
 
@@ -47,6 +50,10 @@ class MaskFormerHostTraining(TrainingConfig):
     batch_size: int = Field(default=32, ge=1, description="Pictures in a step, over all processes together.")
     backbone_rate: float = Field(default=0.1, gt=0, description="The backbone learns at this share of the rate.")
     clip_grad_norm: float = Field(default=0.01, ge=0, description="The norm of all gradients is cut to this.")
+    backbone_weights: str = Field(
+        default="imagenet",
+        description="What the backbone begins with: imagenet, none, or a file with a ResNet of torchvision or timm.",
+    )
     class_weight: float = Field(default=1.0, ge=0, description="Weight of the classification loss; and of its cost.")
     mask_weight: float = Field(default=20.0, ge=0, description="Weight of the focal mask loss; and of its cost.")
     dice_weight: float = Field(default=1.0, ge=0, description="Weight of the dice loss; and of its cost.")
@@ -92,6 +99,7 @@ class MaskFormerHost(MaskMethod, TrainedMethod):
         "learning_rate": Source("code", "BASE_LR 1e-4"),
         "weight_decay": Source("code", "1e-4; norms and query embeddings none, as MaskFormer"),
         "backbone_rate": Source("code", "BACKBONE_MULTIPLIER 0.1"),
+        "backbone_weights": Source("ours", "timm's nets of the same form; the codes have detectron2's R-103 and R-101"),
         "clip_grad_norm": Source("code", "full model, 0.01"),
         "schedule": Source("code", "poly, power 0.9, no warm-up"),
         "class_weight": Source("code", "always 1"),
@@ -179,20 +187,20 @@ class MaskFormerHost(MaskMethod, TrainedMethod):
         self.loss_weights = training.loss_weights()
         self.requires_grad_(True)
         self.clip.requires_grad_(False)
-        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-        for name, module in self.named_modules():
-            decays = not isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.Embedding)
-            for parameter in module.parameters(recurse=False):
-                if parameter.requires_grad:
-                    groups.setdefault((name.startswith("generator.backbone"), decays), []).append(parameter)
-        return [
-            {
-                "params": parameters,
-                "lr": training.learning_rate * (training.backbone_rate if slower else 1.0),
-                "weight_decay": training.weight_decay if decays else 0.0,
-            }
-            for (slower, decays), parameters in groups.items()
-        ]
+        beside = list(self.parameters(recurse=False))
+        return generator_groups(
+            self.generator, beside, training.learning_rate, training.weight_decay, training.backbone_rate
+        )
+
+    def begin_training(self, training: TrainingConfig, reporter: Reporter) -> None:
+        """Give the backbone its ImageNet weights.
+
+        Raises:
+            UsageError: There are none of its form.
+            MachineError: They are not on this machine and cannot be downloaded.
+        """
+        assert isinstance(training, MaskFormerHostTraining)
+        load_backbone(self.generator.backbone, training.backbone_weights, reporter)
 
     def train_mode(self) -> None:
         """Switch MaskFormer to training, its dropout with it; CLIP stays as it is."""
@@ -211,17 +219,13 @@ class MaskFormerHost(MaskMethod, TrainedMethod):
             text: Features of the seen classes.
             totals: `normalisers` of all parts of the batch.
         """
-        images, labels = self._on_canvas(batch)
-        output = self.generator(images)
-        targets = [Targets.of_labels(one) for one in labels]
+        images = pad_images(self._normalised(batch["images"]), STRIDE)
+        targets = [Targets.of_labels(one) for one in pad_labels(batch["labels"], STRIDE)]
         rows = self.text_rows(text)
+        output = self.generator(images)
         return mask_losses(output.predictions(), targets, rows, dict(totals), self.loss_weights, self.config.host_scale)
 
-    def _on_canvas(self, batch: TrainBatch) -> tuple[Tensor, Tensor]:
-        """Return images (B, 3, Hc, Wc), ImageNet-normalised, and labels (B, Hc, Wc): zeros and -1 as padding."""
-        pictures: Tensor = batch["images"]
+    def _normalised(self, pictures: Tensor) -> Tensor:
+        """Return (B, 3, H, W) float32 by ImageNet's mean and deviation, of uint8 pictures."""
         mean, std = (torch.tensor(v, device=pictures.device).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
-        width, height = int(pictures.shape[-1]), int(pictures.shape[-2])
-        canvas = self._padded((height, width))
-        rest = (0, canvas[1] - width, 0, canvas[0] - height)
-        return F.pad((pictures.float() - mean) / std, rest), F.pad(batch["labels"], rest, value=-1)
+        return (pictures.float() - mean) / std

@@ -7,18 +7,20 @@ import torch
 from torch.nn import functional as F
 
 from ovseg_cli.core.clip.inputs import normalise
-from ovseg_cli.core.errors import ShapeError
+from ovseg_cli.core.errors import ShapeError, UsageError
 from ovseg_cli.core.methods.masked import IMAGENET_MEAN, IMAGENET_STD, Candidates, Canvas
 from ovseg_cli.core.methods.texts import default_templates
 from ovseg_cli.core.methods.zegformer import ZegFormer, ZegFormerConfig
 from ovseg_cli.core.methods.zsseg import ZSSeg, ZSSegConfig
 from ovseg_cli.core.nn.ensembles import geometric_scores, host_scores, zegformer_scores
 from ovseg_cli.core.nn.region_crops import masked_crops, zegformer_regions
+from ovseg_cli.core.reporter import Silent
 from ovseg_cli.core.types import TextFeatures
 from tests.core.clip.tiny import tiny_clip
 from tests.core.methods.tiny_methods import MASKFORMER, tiny_method
 
 HOSTS = ("zsseg", "zegformer")
+MEAN = torch.tensor(IMAGENET_MEAN)[:, None, None]
 
 
 def picture(height, width, seed=0):
@@ -273,11 +275,24 @@ def test_training_wakes_dropout_in_maskformer_only(host):
     assert not any(module.training for module in method.clip.modules())
 
 
-def test_a_canvas_of_any_size_is_padded_for_training(trained):
-    batch = batch_of(1, size=(40, 72))
-    images, labels = trained._on_canvas(batch)
-    assert images.shape == (1, 3, 64, 96) and labels.shape == (1, 64, 96)
-    assert bool((labels[:, 40:] == -1).all()) and not bool(images[:, :, :, 72:].any())
+def test_padding_for_training_is_no_label(trained):
+    """A picture of 40 x 72 and the same one on a canvas of 64 x 96 in the mean colour: the same losses."""
+    batch, text = batch_of(1, size=(40, 72)), text_of(4)
+    losses = trained.losses(batch, text, trained.normalisers(batch))
+    padded = {
+        "images": F.pad(batch["images"].float() - MEAN, (0, 24, 0, 24)) + MEAN,
+        "labels": F.pad(batch["labels"], (0, 24, 0, 24), value=-1),
+    }
+    for name, value in trained.losses(padded, text, trained.normalisers(padded)).items():
+        torch.testing.assert_close(value, losses[name], atol=1e-4, rtol=1e-4)
+
+
+def test_backbone_begins_as_the_settings_say(trained):
+    before = {name: p.clone() for name, p in trained.generator.backbone.state_dict().items()}
+    trained.begin_training(trained.Training(backbone_weights="none"), Silent())
+    assert all(p.equal(before[name]) for name, p in trained.generator.backbone.state_dict().items())
+    with pytest.raises(UsageError, match="group norm"):
+        trained.begin_training(trained.Training(), Silent())
 
 
 def test_trained_weights_survive_a_run_folder(trained):
