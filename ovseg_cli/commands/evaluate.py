@@ -117,6 +117,10 @@ def evaluate(
     if dry_run:
         views.show_document(plan.document(places), json, title="plan: eval")
         return
+    from ovseg_cli.core.training import processes
+
+    if processes.launch_if_needed(gpus) is not None:
+        return  # the processes that were started have scored and shown all
     from ovseg_cli.core.evaluation import session
 
     scored = session.score(plan, places, reporter)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +24,7 @@ from ovseg_cli.core.evaluation.results import Facts, Result
 from ovseg_cli.core.files import digest_of
 from ovseg_cli.core.nn.label_maps import label_maps
 from ovseg_cli.core.reporter import Reporter
+from ovseg_cli.core.training.group import ONE, Group
 from ovseg_cli.core.types import Prediction, Readout, Sample, TextFeatures, Vocabulary
 
 STAGES = ("load", "predict", "label_map", "count")
@@ -51,8 +53,12 @@ def evaluate(
     limit: int | None = None,
     force: bool = False,
     journal: Path | None = None,
+    group: Group = ONE,
 ) -> dict[str, Result]:
     """Score a model on labelled pictures; every readout shares the one forward pass of a picture.
+
+    Several processes take turns with the batches that one would make, none twice and none to fill up, so that the
+    counts are those of one process, exactly.
 
     Args:
         method: Model, in evaluation mode and on its device.
@@ -66,11 +72,12 @@ def evaluate(
         limit: Only the first pictures.
         force: Go on although the first pictures score below chance.
         journal: File that keeps finished pictures, so that the same call continues after an interruption. Delete it
-            when the results are saved.
+            when the results are saved (`remove_journal`).
+        group: The processes that score together; each calls this, with the same model, and gets the results.
 
     Returns:
         One result a readout. `timing` holds seconds of `STAGES`; "load" is what had to be waited for, since the next
-        batch is read while one is predicted.
+        batch is read while one is predicted; of several processes it is the sum.
 
     Raises:
         DataError: A picture has no label or a wrong one, or the first pictures score below chance.
@@ -80,29 +87,49 @@ def evaluate(
     if not names:
         raise UsageError(f"{facts.data}: subset {facts.subset} has no picture to score.")
     facts_of = {name: _completed(facts, readout, vocabulary) for name, readout in readouts.items()}
-    key = _key(facts_of)
-    with Journal(journal, key, vocabulary.num_classes) as done:
-        todo = [i for i, name in enumerate(names) if set(done.counts.get(name, ())) != set(readouts)]
+    key = group.broadcast(_key(facts_of))
+    with Journal(journal, key, vocabulary.num_classes, group.rank) as done:
+        todo = group.broadcast([i for i, name in enumerate(names) if set(done.counts.get(name, ())) != set(readouts)])
         if len(todo) < len(names):
             reporter.say(f"{len(names) - len(todo)} of {len(names)} pictures were scored before: going on from there")
-        main, checked = next(iter(readouts)), force
+        plan = [todo[i : i + batch_size] for i in range(0, len(todo), batch_size)]
+        own = plan[group.rank :: group.world_size]
+        first = _number_of_first(plan, len(names) - len(todo), len(names))
+        own_first = len(plan[:first][group.rank :: group.world_size])
+        main = next(iter(readouts))
+
+        def check() -> None:
+            """Compare with chance once the first pictures are done, by whatever process."""
+            parts = [part[main] for part in done.counts.values()]
+            found = group.gather((len(parts), add(parts, vocabulary.num_classes)))
+            matrix = np.sum([matrix for _, matrix in found], axis=0)
+            who = f"{facts.method} on {facts.data}"
+            check_chance(matrix, sum(number for number, _ in found), readouts[main], who, reporter)
 
         def score(batches: Iterable[Batch]) -> Iterator[Sample]:
             """Score batch by batch; gives back each picture when it is done."""
-            nonlocal checked
-            for batch in batches:
+            if own_first == 0 and plan and not force:
+                check()
+            for number, batch in enumerate(batches, 1):
                 _score_batch(method, batch, text, readouts, data.ignore_label, done)
-                if not checked and len(done.counts) >= min(CHANCE_IMAGES, len(names)):
-                    checked = True
-                    matrix = add((counts[main] for counts in done.counts.values()), vocabulary.num_classes)
-                    who = f"{facts.method} on {facts.data}"
-                    check_chance(matrix, len(done.counts), readouts[main], who, reporter)
+                if number == own_first and not force:
+                    check()
                 yield from batch[0]
 
-        with reading(data, todo, batch_size) as batches:
-            for _ in reporter.track(score(batches), f"scoring {facts.data}", total=len(todo)):
+        with reading(data, own) as batches:
+            for _ in reporter.track(score(batches), f"scoring {facts.data}", total=sum(map(len, own))):
                 pass
+    done.take_in(group.gather((done.counts, done.timing)))
     return {name: _result(facts_of[name], name, names, done, vocabulary, data.ignore_label) for name in readouts}
+
+
+def _number_of_first(plan: Sequence[Sequence[int]], num_done: int, num_images: int) -> int:
+    """Return how many batches it takes until there are enough pictures to compare with chance."""
+    enough, number = min(CHANCE_IMAGES, num_images), 0
+    while number < len(plan) and (number == 0 or num_done < enough):
+        num_done += len(plan[number])
+        number += 1
+    return number
 
 
 def _key(facts_of: Mapping[str, Facts]) -> str:

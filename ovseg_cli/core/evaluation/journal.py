@@ -1,11 +1,14 @@
 """How does an interrupted evaluation continue where it was? Counts of finished pictures, appended to a file.
 
 The first line says what is being evaluated; each further line holds the counts of one picture under every readout, or
-seconds spent. A line cut off by a kill is dropped, and a journal of another evaluation is begun anew.
+seconds spent. A line cut off by a kill is dropped, and a journal of another evaluation is begun anew. Of several
+processes each appends to a file of its own; the main one takes all of them in when the evaluation continues, with
+whatever number of processes.
 """
 
+import glob
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,10 +28,12 @@ class Journal:
         path: The file, or None to remember nothing.
         key: Digest of what is evaluated: data, weights, vocabulary, protocols.
         num_classes: K.
+        rank: Number of the process; the main one, 0, reads what was finished before.
     """
 
-    def __init__(self, path: Path | None, key: str, num_classes: int):
-        self.path, self.num_classes = path, num_classes
+    def __init__(self, path: Path | None, key: str, num_classes: int, rank: int = 0):
+        self.path = part_of(path, rank) if path else None
+        self.num_classes, self.is_main = num_classes, rank == 0
         self.counts: dict[str, dict[str, Counts]] = {}
         self.timing: dict[str, float] = {}
         self._stream: IO[str] | None = None
@@ -37,11 +42,14 @@ class Journal:
     def __enter__(self) -> "Journal":
         if self.path is None:
             return self
-        lines = self._whole_lines()
+        make_folder(self.path.parent)
+        others = _other_parts(self.path) if self.is_main else []
+        lines = [line for path in (self.path, *others) for line in self._whole_lines(path)] if self.is_main else []
         for line in lines:
             self._take(json.loads(line))
-        make_folder(self.path.parent)
         write_text(self.path, "\n".join([self._head, *lines, ""]))
+        for path in others:
+            path.unlink(missing_ok=True)
         try:
             self._stream = open(self.path, "a", encoding="utf-8")
         except OSError as error:
@@ -59,9 +67,19 @@ class Journal:
 
     def spend(self, timing: Mapping[str, float]) -> None:
         """Add seconds spent, by stage."""
+        self._spend(timing)
+        self._write({"timing": dict(timing)})
+
+    def take_in(self, parts: Sequence[tuple[dict[str, dict[str, Counts]], dict[str, float]]]) -> None:
+        """Know what all processes have counted and spent; each remembers its own in its own file."""
+        self.counts = {name: counts for counted, _ in parts for name, counts in counted.items()}
+        self.timing = {}
+        for _, timing in parts:
+            self._spend(timing)
+
+    def _spend(self, timing: Mapping[str, float]) -> None:
         for stage, seconds in timing.items():
             self.timing[stage] = self.timing.get(stage, 0.0) + seconds
-        self._write({"timing": dict(timing)})
 
     def _write(self, entry: dict[str, Any]) -> None:
         if self._stream is None or self.path is None:
@@ -72,16 +90,14 @@ class Journal:
         except OSError as error:
             raise explain_os_error(error, self.path) from error
 
-    def _whole_lines(self) -> list[str]:
+    def _whole_lines(self, path: Path) -> list[str]:
         """Return the lines of an earlier journal of the same evaluation, without one that was cut off."""
-        if self.path is None or not self.path.exists():
+        if not path.exists():
             return []
         try:
-            text = self.path.read_text(encoding="utf-8", errors="replace")
+            text = path.read_text(encoding="utf-8", errors="replace")
         except OSError as error:
-            raise DataError(
-                f"{self.path}: cannot be read ({error}).", "Delete it to evaluate from the start."
-            ) from error
+            raise DataError(f"{path}: cannot be read ({error}).", "Delete it to evaluate from the start.") from error
         head, *lines = text.split("\n")[:-1] or [""]
         return [line for line in lines if _is_whole(line)] if head == self._head else []
 
@@ -89,8 +105,23 @@ class Journal:
         if "image" in entry:
             pairs = {k: [np.array(part, dtype=np.int64) for part in pair] for k, pair in entry["counts"].items()}
             self.counts[entry["image"]] = {k: Counts(c, p, self.num_classes) for k, (c, p) in pairs.items()}
-        for stage, seconds in entry.get("timing", {}).items():
-            self.timing[stage] = self.timing.get(stage, 0.0) + seconds
+        self._spend(entry.get("timing", {}))
+
+
+def part_of(path: Path, rank: int) -> Path:
+    """Return the file of one process: the journal's own for the main one."""
+    return path if rank == 0 else path.with_name(f"{path.stem}.{rank}{path.suffix}")
+
+
+def _other_parts(path: Path) -> list[Path]:
+    pattern = f"{glob.escape(path.stem)}.*{path.suffix}"
+    return sorted(p for p in path.parent.glob(pattern) if p.name[len(path.stem) + 1 : -len(path.suffix)].isdecimal())
+
+
+def remove_journal(path: Path) -> None:
+    """Delete a journal, the files of all processes with it."""
+    for part in (path, *_other_parts(path)):
+        part.unlink(missing_ok=True)
 
 
 def _is_whole(line: str) -> bool:

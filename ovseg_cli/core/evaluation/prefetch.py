@@ -28,11 +28,8 @@ class ScoredData(Protocol):
 
 
 @contextmanager
-def reading(
-    data: ScoredData, indices: Sequence[int], batch_size: int
-) -> Iterator[Iterator[tuple[list[Sample], float]]]:
-    """Read batches one ahead in a thread; gives each batch with the seconds that it had to be waited for."""
-    groups = [indices[i : i + batch_size] for i in range(0, len(indices), batch_size)]
+def reading(data: ScoredData, groups: Sequence[Sequence[int]]) -> Iterator[Iterator[tuple[list[Sample], float]]]:
+    """Read groups of pictures one ahead in a thread; gives each with the seconds that it had to be waited for."""
     with ThreadPoolExecutor(1, thread_name_prefix="read") as pool:
 
         def read(group: Sequence[int]) -> list[Sample]:

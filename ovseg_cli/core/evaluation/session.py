@@ -13,6 +13,7 @@ from ovseg_cli import __version__
 from ovseg_cli.core.clip.prompts import resolve_templates
 from ovseg_cli.core.data.dataset import PreparedData
 from ovseg_cli.core.evaluation.evaluate import describe_readout, evaluate
+from ovseg_cli.core.evaluation.journal import remove_journal
 from ovseg_cli.core.evaluation.request import EvalPlan, EvalRequest, result_name
 from ovseg_cli.core.evaluation.results import Facts, Result
 from ovseg_cli.core.files import digest_of
@@ -21,6 +22,8 @@ from ovseg_cli.core.methods.texts import default_templates, method_text
 from ovseg_cli.core.reporter import Reporter
 from ovseg_cli.core.runs import CONFIG, Run, create_run, is_run_path, list_runs, open_run, typed_command
 from ovseg_cli.core.runtime import Folders, Runtime, open_runtime
+from ovseg_cli.core.training.group import Group
+from ovseg_cli.core.training.processes import open_group
 from ovseg_cli.core.types import Readout, Vocabulary
 
 if TYPE_CHECKING:
@@ -51,19 +54,27 @@ def score(plan: EvalPlan, folders: Folders, reporter: Reporter) -> list[Scored]:
     """
     request = plan.request
     runtime = open_runtime(request.gpus, request.seed)
+    with open_group(runtime.device) as group:
+        return _score_all(plan, folders, group.quiet(reporter), runtime, group)
+
+
+def _score_all(plan: EvalPlan, folders: Folders, reporter: Reporter, runtime: Runtime, group: Group) -> list[Scored]:
     for note in runtime.notes:
         reporter.say(note)
-    if len(runtime.devices) > 1:
-        reporter.say(f"{len(runtime.devices)} GPUs asked for: evaluation runs on one, {runtime.device}")
+    if len(runtime.devices) > group.world_size:
+        reporter.say(f"{len(runtime.devices)} GPUs asked for: evaluation runs on {group.world_size}")
     methods = _Methods(runtime, reporter)
-    run = plan.models[0].run or _run_of(plan, methods.get(plan.models[0]), folders)
+    with group.main_first():
+        first = methods.get(plan.models[0])
+    run = plan.models[0].run or group.on_main(lambda: _run_of(plan, first, folders))
     scored = []
     for choice, model, subset in zip(plan.data, plan.models, plan.subsets, strict=True):
-        method = methods.get(model)
-        result, path = _score_one(choice, model, subset, method, run, request, folders, runtime, reporter)
+        with group.main_first():
+            method = methods.get(model)
+        result, path = _score_one(choice, model, subset, method, run, plan.request, folders, runtime, reporter, group)
         scored.append(Scored(result, path))
     if plan.models[0].run is None:
-        run.finish()
+        group.on_main(run.finish)
     return scored
 
 
@@ -117,11 +128,13 @@ def _score_one(
     folders: Folders,
     runtime: Runtime,
     reporter: Reporter,
+    group: Group,
 ) -> tuple[Result, Path]:
     prepared = PreparedData.open(choice.spec, folders)
     data = prepared.subset(subset)
     vocabulary = vocabulary_of(choice, request, type(method), model.run)
-    text = method_text(method, vocabulary, folders.cache, reporter)
+    with group.main_first():
+        text = method_text(method, vocabulary, folders.cache, reporter)
     readout = readout_of(request, vocabulary, method)
     facts = _facts(choice, subset, prepared, method, vocabulary, run, request, runtime)
     stem = result_name(choice, subset, request, _changed(model, request))
@@ -139,16 +152,21 @@ def _score_one(
         limit=request.limit,
         force=request.force,
         journal=journal,
+        group=group,
     )["main"]
-    result.save(path)
-    journal.unlink(missing_ok=True)
+    group.on_main(lambda: _keep(result, path, journal))
     return result, path
+
+
+def _keep(result: Result, path: Path, journal: Path) -> None:
+    result.save(path)
+    remove_journal(journal)
 
 
 def vocabulary_of(
     choice: "DataChoice", request: EvalRequest, method: "type[Method]", run: Run | None = None
 ) -> Vocabulary:
-    """Names, synonyms and templates: `--names` and `--templates`, else the run's, else the spec's, else the method's."""
+    """Names, synonyms and templates: `--names` and `--templates`, else those of run, spec or method, in this order."""
     kept = run.config.get("vocabulary", {}).get("templates") if run else None
     templates = resolve_templates([request.templates]) if request.templates else kept
     templates = templates or default_templates(method, choice.spec.preset.templates)
@@ -262,6 +280,7 @@ def environment(runtime: Runtime) -> dict[str, Any]:
         "device": str(device),
         "device_name": name,
         "threads": torch.get_num_threads(),
+        "processes": runtime.world_size,
     }
 
 
