@@ -114,11 +114,11 @@ class MaskFormerHost(MaskMethod, TrainedMethod):
     def __init__(self, clip: ClipModel, config: MaskFormerHostConfig | None = None):
         super().__init__(clip, config)
         sizes = self.config.generator
-        if "embed_width" in sizes.model_fields_set and sizes.embed_width != clip.embed_dim:
+        if sizes.embed_width not in (0, clip.embed_dim):
             raise ShapeError(
                 f"generator: an embed_width of {sizes.embed_width} and the CLIP's {clip.embed_dim} dimensions differ."
             )
-        self.generator = MaskFormerGenerator(sizes.model_copy(update={"embed_width": clip.embed_dim}))
+        self.generator = MaskFormerGenerator(sizes, clip.embed_dim)
 
     @abstractmethod
     def text_rows(self, text: TextFeatures) -> Tensor:

@@ -23,9 +23,13 @@ class MaskFormerGenerator(nn.Module):
     """Masks and their class embeddings, without names.
 
     Keys are those of the published checkpoints: `backbone.*`, `sem_seg_head.{pixel_decoder,predictor}.*`.
+
+    Args:
+        config: Sizes.
+        embed_width: Width of the class embeddings where the sizes leave it open.
     """
 
-    def __init__(self, config: MaskFormerConfig | None = None):
+    def __init__(self, config: MaskFormerConfig | None = None, embed_width: int = 512):
         super().__init__()
         self.config = config = config or MaskFormerConfig()
         self.backbone = ResNet(config.backbone)
@@ -37,7 +41,7 @@ class MaskFormerGenerator(nn.Module):
                     channels[config.memory],
                     config.width,
                     config.mask_width,
-                    config.embed_width,
+                    config.embed_width or embed_width,
                     config.embed_hidden,
                     config.queries,
                     config.decoder_layers,

@@ -28,7 +28,9 @@ class MaskFormerConfig(BaseModel):
     decoder_ffn: int = Field(default=2048, ge=1, description="Hidden width of the decoder's FFN.")
     heads: int = Field(default=8, ge=1, description="Attention heads of the decoder.")
     dropout: float = Field(default=0.1, ge=0, lt=1, description="Dropout of the decoder, in training.")
-    embed_width: int = Field(default=512, ge=1, description="Width of text rows and class embeddings; the CLIP's own.")
+    embed_width: int = Field(
+        default=0, ge=0, description="Width of text rows and class embeddings; 0 is the CLIP's own (512 for ViT-B/16)."
+    )
     embed_hidden: int = Field(
         default=1024, ge=0, description="Hidden width of the class head; 0 is one linear layer, as in ZegFormer."
     )

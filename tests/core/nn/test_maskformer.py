@@ -249,8 +249,8 @@ def test_a_canvas_that_32_does_not_divide_is_refused():
         small(),
         small(embed_hidden=0, memory="res3"),
         small(memory="res4", width=64),
-        ZegFormerSizes(),
-        MaskFormerConfig(),
+        ZegFormerSizes(embed_width=512),
+        MaskFormerConfig(embed_width=512),
     ],
     ids=["two layers", "one layer", "no projection", "ZegFormer", "ZSSeg"],
 )
