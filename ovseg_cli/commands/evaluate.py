@@ -28,14 +28,7 @@ def evaluate(
     task: Annotated[
         Task, typer.Option(help="What is scored: label maps of a model, or mask proposals before they get names.")
     ] = "segmentation",
-    proposals: Annotated[
-        str | None,
-        typer.Option(
-            metavar="CACHE|GENERATOR",
-            help="With --task proposals: folder of a cache, or the generator that made it.",
-            autocompletion=options.complete_proposals,
-        ),
-    ] = None,
+    proposals: options.Proposals = None,
     split: options.Split = "all",
     candidates: options.Candidates = "all",
     absent: options.Absent = "union",
@@ -85,7 +78,6 @@ def evaluate(
         _refuse(context, _OF_MODELS, "--task proposals scores masks before they get names")
         _evaluate_proposals(context, fail_under, data_root, dry_run, json)
         return
-    _refuse(context, ("proposals",), "--task segmentation scores a model")
     from ovseg_cli.commands import bounds, console, views
     from ovseg_cli.core.evaluation import request as requests
     from ovseg_cli.core.runtime import folders
@@ -93,6 +85,8 @@ def evaluate(
     limits = bounds.parse(fail_under, split)
     places = folders(data_root, runs)
     settings = {**options.read_config(config), **options.parse_settings(set_)}
+    if proposals is not None:
+        settings["proposals"] = proposals
     asked = requests.EvalRequest(
         model=model,
         data=tuple(data or ()),

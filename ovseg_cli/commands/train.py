@@ -32,6 +32,10 @@ def train(
     ] = False,
     run: Annotated[Path | None, typer.Option(metavar="RUN", help="With --resume: go on with this run folder.")] = None,
     gpus: options.Gpus = None,
+    nodes: Annotated[int, typer.Option(min=1, metavar="N", help="Machines; type the same command on each.")] = 1,
+    rdzv: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="With --nodes: one of them, where they meet.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed; the same as --set seed=N.")] = None,
     data_root: options.DataRoot = None,
     runs: options.Runs = None,
@@ -68,8 +72,20 @@ def train(
         "pretrained": pretrained,
     }
     train_one = _train_clip if method in registry.TRAINERS else _train_method
+    if not dry_run and _is_launched(method, gpus, nodes, rdzv):
+        return  # the processes that were started have trained and told all
     document = train_one(method, chosen, settings, resume, run, gpus, places, console.TerminalReporter(), dry_run)
     views.show_document(document, json, title=f"plan: train {method}" if dry_run else f"trained {method}")
+
+
+def _is_launched(method: str, gpus: int | None, nodes: int, rdzv: str | None) -> bool:
+    """Start a process for each GPU, where there are several; a CLIP's batch cannot be shared by processes."""
+    from ovseg_cli.core import registry
+    from ovseg_cli.core.training import processes
+
+    if method in registry.TRAINERS:
+        return False
+    return processes.launch_if_needed(gpus, nodes, rdzv) is not None
 
 
 def _train_clip(

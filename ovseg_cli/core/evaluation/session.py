@@ -14,6 +14,7 @@ from ovseg_cli.core.clip.prompts import resolve_templates
 from ovseg_cli.core.data.dataset import PreparedData
 from ovseg_cli.core.evaluation.evaluate import describe_readout, evaluate
 from ovseg_cli.core.evaluation.journal import remove_journal
+from ovseg_cli.core.evaluation.mask_cache import cached_masks
 from ovseg_cli.core.evaluation.request import EvalPlan, EvalRequest, result_name
 from ovseg_cli.core.evaluation.results import Facts, Result
 from ovseg_cli.core.files import digest_of
@@ -140,20 +141,21 @@ def _score_one(
     stem = result_name(choice, subset, request, _changed(model, request))
     path = run.path / "results" / f"{stem}.json"
     journal = path.with_suffix(".unfinished.jsonl")
-    result = evaluate(
-        method,
-        data,
-        vocabulary,
-        text,
-        {"main": readout},
-        facts,
-        reporter,
-        batch_size=method.config.windows_per_batch,
-        limit=request.limit,
-        force=request.force,
-        journal=journal,
-        group=group,
-    )["main"]
+    with cached_masks(method, data, folders, reporter):
+        result = evaluate(
+            method,
+            data,
+            vocabulary,
+            text,
+            {"main": readout},
+            facts,
+            reporter,
+            batch_size=method.config.windows_per_batch,
+            limit=request.limit,
+            force=request.force,
+            journal=journal,
+            group=group,
+        )["main"]
     group.on_main(lambda: _keep(result, path, journal))
     return result, path
 

@@ -20,18 +20,19 @@ from ovseg_cli.core.reporter import Reporter
 from ovseg_cli.core.runs import CONFIG, FINISHED, HOST, WEIGHTS, Run, create_run, list_runs, open_run
 from ovseg_cli.core.runtime import Folders, Runtime, open_runtime, seed_everything
 from ovseg_cli.core.training.checkpoint import has_checkpoint
-from ovseg_cli.core.training.group import ONE, Group
+from ovseg_cli.core.training.group import Group
 from ovseg_cli.core.training.loop import LoopSettings, fit
 from ovseg_cli.core.training.masks_for_training import masks_for_training
 from ovseg_cli.core.training.method_data import TrainData, open_train_data
 from ovseg_cli.core.training.method_task import MethodTask, loop_settings_of
+from ovseg_cli.core.training.processes import open_group
 from ovseg_cli.core.training.request import TRAIN_SUBSET, MethodPlan, MethodRequest, resolve_training
 from ovseg_cli.core.types import Vocabulary
 
 KIND = "segmentation"
 
 
-def train_method(request: MethodRequest, folders: Folders, reporter: Reporter, group: Group = ONE) -> dict[str, Any]:
+def train_method(request: MethodRequest, folders: Folders, reporter: Reporter) -> dict[str, Any]:
     """Train a method, in a new run folder or on from an old one's newest checkpoint.
 
     Returns:
@@ -45,11 +46,13 @@ def train_method(request: MethodRequest, folders: Folders, reporter: Reporter, g
     """
     plan = resolve_training(request, folders, reporter)
     runtime = open_runtime(request.gpus, plan.training.seed)
-    for note in runtime.notes:
-        reporter.say(note)
-    run = plan.run or group.on_main(lambda: _begin(plan, folders))
-    reporter.say(f"run folder: {run.path}")
-    figures = _train(plan, run, folders, runtime, reporter, group)
+    with open_group(runtime.device) as group:
+        reporter = group.quiet(reporter)
+        for note in runtime.notes:
+            reporter.say(note)
+        run = plan.run or group.on_main(lambda: _begin(plan, folders))
+        reporter.say(f"run folder: {run.path}")
+        figures = _train(plan, run, folders, runtime, reporter, group)
     return {"schema": 1, "run": str(run.path), "figures": figures}
 
 

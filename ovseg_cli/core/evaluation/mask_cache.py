@@ -1,0 +1,50 @@
+"""Masks that were made before are read, not made again, when a method is scored on the pictures that they are of."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ovseg_cli.core.data.dataset import SegmentationData
+from ovseg_cli.core.methods.sources import GeneratorSource, StoreSource
+from ovseg_cli.core.proposals.base import ProposalGenerator
+from ovseg_cli.core.proposals.caches import caches
+from ovseg_cli.core.proposals.store import ProposalStore
+from ovseg_cli.core.reporter import Reporter
+from ovseg_cli.core.runtime import Folders
+
+
+@contextmanager
+def cached_masks(method: Any, data: SegmentationData, folders: Folders, reporter: Reporter) -> Iterator[None]:
+    """While the block runs, a method whose masks come from a generator reads them from a whole cache, if there is one.
+
+    Args:
+        method: Any method; one without a generator is left as it is.
+        data: The pictures that are scored.
+        folders: Where caches lie.
+        reporter: Told which cache is read.
+    """
+    source = getattr(method, "source", None)
+    store = _cache_of(source.generator, data, folders) if isinstance(source, GeneratorSource) else None
+    if store is None:
+        yield
+        return
+    reporter.say(f"masks are read from {store.folder}")
+    method.set_source(StoreSource([store]))
+    try:
+        yield
+    finally:
+        method.set_source(source)
+
+
+def _cache_of(generator: ProposalGenerator, data: SegmentationData, folders: Folders) -> ProposalStore | None:
+    key = {
+        "generator": generator.name,
+        "settings": generator.config.model_dump(mode="json"),
+        "weights": generator.weights,
+        "version": generator.version,
+        "data_fingerprint": data.fingerprint,
+    }
+    for store in caches(folders, data.spec.name, data.name):
+        if store.complete and all(store.manifest.get(name) == value for name, value in key.items()):
+            return store
+    return None
