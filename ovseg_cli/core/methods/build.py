@@ -209,7 +209,10 @@ def _settings_error(error: "ValidationError", config_class: "type[BaseModel]", w
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return _unknown_setting(key, list(config_class.model_fields), where)
-    return UsageError(f"{where}: setting {key} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}.")
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error" and not isinstance(first["input"], str | int | float | bool):
+        return UsageError(f"{where}: {f'{key}: ' if key else ''}{message}.")  # settings that do not fit each other
+    return UsageError(f"{where}: setting {key} = {first['input']!r}: {message[0].lower()}{message[1:]}.")
 
 
 def build_method(

@@ -93,8 +93,6 @@ class TrainingConfig(BaseModel):
     def _optimizer_fits(self) -> "TrainingConfig":
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas {list(self.betas)} must lie between 0 and 1, 1 excluded")
-        if self.warmup > self.iterations:
-            raise ValueError(f"a warmup of {self.warmup} steps is longer than the {self.iterations} iterations")
         if self.accumulate > self.batch_size:
             raise ValueError(
                 f"a batch_size of {self.batch_size} cannot be cut into accumulate = {self.accumulate} parts"

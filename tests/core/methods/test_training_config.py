@@ -28,7 +28,6 @@ def test_lists_of_a_toml_file_are_taken() -> None:
     ("settings", "message"),
     [
         ({"betas": (0.9, 1.0)}, "must lie between 0 and 1"),
-        ({"warmup": 11, "iterations": 10}, "a warmup of 11 steps is longer than the 10 iterations"),
         ({"batch_size": 2, "accumulate": 3}, "cannot be cut into accumulate = 3 parts"),
         ({"scale_range": (2.0, 0.5)}, "the smaller one first"),
         ({"scale_range": (0.0, 0.5)}, "two positive factors"),
