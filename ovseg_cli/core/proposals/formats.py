@@ -6,6 +6,7 @@ read piece by piece, so that a file of several gigabytes needs no such memory. S
 """
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from ovseg_cli.core.proposals.entry import Entry
 from ovseg_cli.core.proposals.rle import RleError
 
 _BLOCK = 1 << 20
+_SEPARATORS = re.compile(r"[,\s]*")
 _LONGEST_RECORD = 64 << 20  # characters; no mask needs a fraction of it
 
 
@@ -126,31 +128,37 @@ def _records(path: Path) -> Iterator[Any]:
 
 
 def _items(stream: TextIO, path: Path) -> Iterator[Any]:
-    decoder, text, done = json.JSONDecoder(), stream.read(_BLOCK).lstrip(), False
-    if not text.startswith("["):
-        raise DataError(
-            f"{path}: this is no COCO result file, which is one JSON list.",
-            "A file with images and annotations is a data set; write its masks as results.",
-        )
-    text = text[1:]
+    decoder, text, at, opened, done = json.JSONDecoder(), "", 0, False, False
     while True:
-        text = text.lstrip(", \t\r\n")
-        if text.startswith("]"):
+        at = _SEPARATORS.match(text, at).end()  # type: ignore[union-attr]
+        if not opened and at < len(text):
+            _require_list(text[at], path)
+            opened, at = True, at + 1
+            continue
+        if text[at : at + 1] == "]":
             return
         try:
-            item, end = decoder.raw_decode(text)
+            item, end = decoder.raw_decode(text, at)
             is_whole = end < len(text)  # a number at the very end of a block could go on
         except json.JSONDecodeError:
             is_whole = False
         if is_whole:
             yield item
-            text = text[end:]
+            at = end
             continue
-        if done or len(text) > _LONGEST_RECORD:
-            raise DataError(f"{path}: the file is cut off or no JSON, after '{text[:60]}'.", "Write it anew.")
+        if done or len(text) - at > _LONGEST_RECORD:
+            rest = text[at : at + 60]
+            raise DataError(f"{path}: the file is cut off or no JSON, after '{rest}'.", "Write it anew.")
         block = stream.read(_BLOCK)
-        done = not block
-        text += block
+        done, text, at = not block, text[at:] + block, 0
+
+
+def _require_list(character: str, path: Path) -> None:
+    if character != "[":
+        raise DataError(
+            f"{path}: this is no COCO result file, which is one JSON list.",
+            "A file with images and annotations is a data set; write its masks as results.",
+        )
 
 
 def coco_records(entry: Entry, image_id: int | str) -> list[dict[str, Any]]:
