@@ -37,7 +37,7 @@ from torch import Tensor, nn
 
 from ovseg_cli.core.clip.masked import POSITION, Prefix, continue_prefix, kept_patches, masked_from, unmasked_from
 from ovseg_cli.core.clip.model import ClipModel
-from ovseg_cli.core.clip.vit import embed
+from ovseg_cli.core.clip.vit import Grid, embed
 from ovseg_cli.core.errors import DataError
 from ovseg_cli.core.methods.base import Source
 from ovseg_cli.core.methods.masked import training_canvases
@@ -156,10 +156,10 @@ class Maft(MaskedClipMethod, TrainedMethod):
 
     def normalisers(self, batch: TrainBatch) -> dict[str, float]:
         """Count pictures, and classes × masks over all pictures."""
-        pairs = zip(batch["masks"], batch["labels"], strict=True)
+        pairs = zip(_each(batch["masks"]), batch["labels"], strict=True)
         return {
             "images": float(len(batch["images"])),
-            "overlaps": float(sum(mask_aware_count(masks, label) for masks, label in pairs)),
+            "overlaps": float(sum(mask_aware_count(len(masks), label) for masks, label in pairs)),
         }
 
     def losses(self, batch: TrainBatch, text: TextFeatures, totals: Mapping[str, float]) -> dict[str, Tensor]:
@@ -184,12 +184,19 @@ class Maft(MaskedClipMethod, TrainedMethod):
 
     def _mask_aware(self, batch: TrainBatch, prefix: Prefix, text: TextFeatures) -> Tensor:
         """Sum the mask-aware loss over the pictures; those with fewer masks are filled up with empty ones."""
-        keep_best = self.config.keep_best
-        kept = [kept_patches(_probabilities(m), prefix.grid, keep_best=keep_best) for m in batch["masks"]]
-        features = masked_from(self.ip_clip, prefix, nn.utils.rnn.pad_sequence(kept, batch_first=True))
+        examples = _each(batch["masks"])
+        kept = nn.utils.rnn.pad_sequence([self._kept(masks, prefix.grid) for masks in examples], batch_first=True)
+        features = masked_from(self.ip_clip, prefix, kept)
         probabilities = self._class_logits(features, text).softmax(-1)
-        parts = zip(probabilities, batch["masks"], batch["labels"], strict=True)
+        parts = zip(probabilities, examples, batch["labels"], strict=True)
         return sum((mask_aware_sum(p[: len(masks)], masks, label) for p, masks, label in parts), features.sum() * 0)
+
+    def _kept(self, masks: Any, grid: Grid) -> Tensor:
+        """Return (N, h, w) bool of the masks of an example; they are written out only to look for a best patch."""
+        if not isinstance(masks, Tensor):
+            masks = masks.masks() if self.config.keep_best else masks.resized(grid)
+        masks = masks.float() / 255 if masks.dtype == torch.uint8 else masks
+        return kept_patches(masks, grid, keep_best=self.config.keep_best)
 
     @torch.no_grad()
     def _teacher(self, images: Tensor, tokens: Tensor) -> Tensor:
@@ -261,9 +268,9 @@ def twin(visual: nn.Module, own: Sequence[str]) -> nn.Module:
     return deepcopy(visual, shared)
 
 
-def _probabilities(masks: Tensor) -> Tensor:
-    """Return masks as they are, or divided by 255 where they are uint8."""
-    return masks.float() / 255 if masks.dtype == torch.uint8 else masks
+def _each(masks: Any) -> Sequence[Any]:
+    """Return the masks of each example: tensors, or what measures them without writing them out."""
+    return getattr(masks, "crops", masks)
 
 
 def _equal(loaded: Tensor, frozen: Tensor) -> bool:

@@ -1,3 +1,6 @@
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,6 +13,8 @@ from ovseg_cli.core.methods.ipclip import IpClip, IpClipConfig
 from ovseg_cli.core.methods.maft import TOWER, Maft, MaftConfig, MaftTraining, tuned_names
 from ovseg_cli.core.methods.masked import Candidates
 from ovseg_cli.core.nn.maft_losses import normalised_rows, present_classes, soft_iou
+from ovseg_cli.core.proposals import rle
+from ovseg_cli.core.proposals.regions import RegionMasks, split_regions
 from ovseg_cli.core.types import TextFeatures
 from tests.core.clip.one_sequence import one_sequence
 from tests.core.clip.tiny import CONVNEXT, VIT, tiny_clip
@@ -174,6 +179,23 @@ def test_batch_without_labels_or_masks_has_zero_loss_and_gradient(counts):
     assert totals["overlaps"] == 0 and terms["mask_aware"].item() == 0
     sum(terms.values()).backward()
     assert all(not g.any() for g in gradients(method).values())
+
+
+def cached(masks):
+    """What the training data make of binary masks: a map of regions."""
+    codes = rle.encode((masks > 127).numpy())
+    ids, table = split_regions(codes, (SIDE, SIDE))
+    return RegionMasks(torch.from_numpy(np.ascontiguousarray(ids)), torch.from_numpy(table))
+
+
+@pytest.mark.parametrize("keep_best", [False, True])
+def test_masks_from_the_cache_need_not_be_written_out(keep_best):
+    method, batch = in_training(keep_best=keep_best), batch_of((3, 5))
+    batch["masks"] = [(masks > 127).to(torch.uint8) * 255 for masks in batch["masks"]]
+    totals, terms = method.normalisers(batch), method.losses(batch, text_of(), method.normalisers(batch))
+    batch["masks"] = SimpleNamespace(crops=[cached(masks) for masks in batch["masks"]])
+    assert method.normalisers(batch) == totals
+    torch.testing.assert_close(method.losses(batch, text_of(), totals), terms)
 
 
 def test_each_loss_can_be_left_out():
@@ -347,8 +369,3 @@ def test_digest_covers_weights_and_masks():
     alone = method.digest
     method.set_source(tiny_method("freeseg"))
     assert len({alone, method.digest, tuned().digest}) == 3
-
-
-def test_frozen_ip_clip_refuses_to_be_trained():
-    with pytest.raises(UsageError, match="nothing to train"):
-        IpClip(tiny_clip()).parameter_groups(MaftTraining())

@@ -29,7 +29,7 @@ def pictures(recorded):
 def ma_loss(recorded, logits):
     """The recorded batch: mean over present classes × proposals of the whole batch."""
     parts = list(zip(logits[..., :-1].softmax(-1), pictures(recorded), strict=True))
-    count = sum(mask_aware_count(masks, label) for _, (masks, label, _) in parts)
+    count = sum(mask_aware_count(len(masks), label) for _, (masks, label, _) in parts)
     return sum(mask_aware_sum(p, masks.to(p), label) for p, (masks, label, _) in parts) / count
 
 
@@ -87,7 +87,7 @@ def test_mask_aware_sum_by_hand():
     probabilities = torch.tensor([[0.5, 0.5], [0.4, 0.6]])
     # ½ (1 - 0.5)² + ½ (0.6 - 0)²
     assert float(mask_aware_sum(probabilities, masks, label)) == pytest.approx(0.125 + 0.18)
-    assert mask_aware_count(masks, label) == 2
+    assert mask_aware_count(len(masks), label) == 2
 
 
 def test_uint8_masks_count_255_as_one():
@@ -102,7 +102,7 @@ def test_uint8_masks_count_255_as_one():
 def test_picture_without_a_labelled_class_is_zero_with_gradient(count):
     probabilities = torch.rand(count, 3, requires_grad=True)
     loss = mask_aware_sum(probabilities, torch.rand(count, 6, 6), torch.full((6, 6), -1))
-    assert loss.item() == 0 and mask_aware_count(torch.rand(count, 6, 6), torch.full((6, 6), -1)) == 0
+    assert loss.item() == 0 and mask_aware_count(count, torch.full((6, 6), -1)) == 0
     loss.backward()
     assert probabilities.grad.shape == (count, 3) and not probabilities.grad.any()
 
@@ -118,6 +118,30 @@ def test_masks_and_teacher_get_no_gradient():
     logits = torch.rand(3, 3, requires_grad=True)
     (mask_aware_sum(logits.softmax(-1), masks, label) + distillation_sum(logits[:1], teacher)).backward()
     assert masks.grad is None and teacher.grad is None and logits.grad is not None
+
+
+class Measured:
+    """Masks that answer for themselves, as those of the training data do."""
+
+    def __init__(self, masks):
+        self.masks = masks
+
+    def __len__(self):
+        return len(self.masks)
+
+    def areas(self):
+        return self.masks.sum((1, 2))
+
+    def overlaps(self, labels, num_classes):
+        return torch.stack([self.masks[:, labels == k].sum(1) for k in range(num_classes)], dim=1)
+
+
+def test_masks_may_measure_themselves():
+    generator = torch.Generator().manual_seed(1)
+    masks, probabilities = torch.rand(5, 8, 8, generator=generator), torch.rand(5, 4, generator=generator)
+    for label in (torch.randint(-1, 4, (8, 8), generator=generator), torch.full((8, 8), -1)):
+        written, measured = (mask_aware_sum(probabilities, m, label) for m in (masks, Measured(masks)))
+        torch.testing.assert_close(measured, written)
 
 
 def plain_loss(probabilities, masks, label):
@@ -142,6 +166,6 @@ def test_equals_the_definition_and_follows_permuted_masks(seed, count, classes):
     probabilities = torch.rand(count, classes, generator=generator, dtype=torch.float64)
     total, terms = plain_loss(probabilities, masks, label)
     assert float(mask_aware_sum(probabilities, masks, label)) == pytest.approx(total, abs=1e-9)
-    assert mask_aware_count(masks, label) == terms
+    assert mask_aware_count(len(masks), label) == terms
     order = torch.randperm(count, generator=generator)
     assert float(mask_aware_sum(probabilities[order], masks[order], label)) == pytest.approx(total, abs=1e-9)
