@@ -69,7 +69,13 @@ class FreeSegConfig(MaskConfig):
         default=-1, ge=-1, description="First block in which masks hold (masked-clip); -1 is two thirds of the depth."
     )
     clip_side: int = Field(
-        default=480, ge=1, description="Side in pixels of the square that masked-clip reads the canvas at."
+        default=480,
+        ge=0,
+        description="Side in pixels of the square that masked-clip squashes the canvas to; 0 leaves it.",
+    )
+    keep_best: bool = Field(
+        default=False,
+        description="masked-clip: a mask too small for any patch keeps the one that it covers most.",
     )
     masks_on_canvas: bool = Field(
         default=False,
@@ -147,6 +153,7 @@ class FreeSeg(MaskMethod, TrainedMethod):
         "scorer": Source("paper", "FreeSeg; the MAFT repository uses masked-clip for the same baseline"),
         "start_layer": Source("code", "MAFT, 8 of 12 for ViT-B/16; its authors name 16 of 24 for ViT-L/14"),
         "clip_side": Source("code", "MAFT, 480 x 480 hard-coded"),
+        "keep_best": Source("code", "small masks vanish; the toy world's patches are too coarse for that"),
         "masks_on_canvas": Source("code", "MAFT repository, frozen hosts: masks are cropped, the picture is not"),
         "logit_scale": Source("code", "temperature 100, which is the scale of OpenAI's CLIPs"),
         "host_scale": Source("code", "temperature 100"),
@@ -242,10 +249,11 @@ class FreeSeg(MaskMethod, TrainedMethod):
         """Return (N, D): one pass over the whole canvas, squashed to a square, as the MAFT repository does."""
         if not self.config.masks_on_canvas:
             masks = masks[:, : canvas.area[0], : canvas.area[1]]
-        side = self.config.clip_side
         image = canvas.normalised(self.clip.mean * 255, self.clip.std * 255)[None]
-        square = F.interpolate(image, (side, side), mode="bilinear", align_corners=False)
-        return masked_features(self.clip.visual, square, masks[None], self.start_layer)[0]
+        if self.config.clip_side:
+            image = F.interpolate(image, (self.config.clip_side,) * 2, mode="bilinear", align_corners=False)
+        keep_best = self.config.keep_best
+        return masked_features(self.clip.visual, image, masks[None], self.start_layer, keep_best=keep_best)[0]
 
     def _crop_features(self, canvas: Canvas, masks: Tensor) -> Tensor:
         """Return (N, D): one picture a mask, zeros where the mask is empty."""

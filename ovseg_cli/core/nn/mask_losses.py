@@ -37,8 +37,13 @@ class LossWeights:
 
 
 def class_logits(embeddings: Tensor, text: Tensor, scale: float = TEMPERATURE_SCALE) -> Tensor:
-    """Return scaled cosines (..., K + 1) of embeddings (..., D) and text rows (K + 1, D), which are of unit length."""
-    return scale * F.normalize(embeddings, dim=-1) @ text.T
+    """Return scaled cosines (..., K + 1) of embeddings (..., D) and text rows (K + 1, D), which are of unit length.
+
+    In float32 (or wider) even under autocast: a hundredth of the cosine is a whole logit.
+    """
+    with torch.autocast(embeddings.device.type, enabled=False):
+        embeddings = embeddings if embeddings.dtype == torch.float64 else embeddings.float()
+        return scale * F.normalize(embeddings, dim=-1) @ text.to(embeddings).T
 
 
 def normalisers(labels: Tensor, queries: int, no_object: float = 0.1) -> dict[str, float]:
@@ -83,11 +88,12 @@ def mask_losses(
     weights = weights or LossWeights()
     losses: dict[str, Tensor] = {}
     for i, (embeddings, mask_logits) in enumerate(predictions):
-        logits = class_logits(embeddings, text, scale)
-        matches = match(logits, mask_logits, targets, weights.cost)
         ending = f"_{i - 1}" if i else ""
-        for name, value in layer_losses(logits, mask_logits, targets, matches, totals, weights).items():
-            losses[name + ending] = value
+        with torch.autocast(embeddings.device.type, enabled=False):
+            logits = class_logits(embeddings, text, scale)
+            matches = match(logits, mask_logits, targets, weights.cost)
+            terms = layer_losses(logits, mask_logits, targets, matches, totals, weights)
+        losses |= {name + ending: value for name, value in terms.items()}
     return losses
 
 

@@ -113,6 +113,29 @@ def test_masked_clip_reads_all_masks_in_one_pass():
     torch.testing.assert_close(logits, 7 * features @ text.features.T, atol=1e-4, rtol=1e-4)
 
 
+@torch.no_grad()
+def test_masked_clip_may_leave_the_canvas_as_it_is():
+    text, masks = text_of(3), torch.rand(2, 32, 64, generator=torch.Generator().manual_seed(0))
+    squashed, whole = (tiny_method("freeseg", scorer="masked-clip", clip_side=side) for side in (48, 0))
+    canvas = whole.canvas(picture(32, 64))
+    image = canvas.normalised(whole.clip.mean * 255, whole.clip.std * 255)[None]
+    features = F.normalize(masked_features(whole.clip.visual, image, masks[None], 2)[0], dim=1)
+    expected = whole.clip.logit_scale * features @ text.features.T
+    torch.testing.assert_close(whole.clip_logits(canvas, masks, text), expected, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(squashed.clip_logits(canvas, masks, text), expected, atol=1e-2)
+
+
+@torch.no_grad()
+def test_a_mask_too_small_for_any_patch_is_kept_if_asked_for():
+    text, masks = text_of(3), torch.zeros(2, 32, 32)
+    masks[0, 9:11, 9:11] = 1  # between the centres of patches
+    plain, kept = (tiny_method("freeseg", scorer="masked-clip", clip_side=0, keep_best=k) for k in (False, True))
+    logits = plain.clip_logits(plain.canvas(picture(32, 32)), masks, text)
+    assert logits[0].equal(logits[1])
+    logits = kept.clip_logits(kept.canvas(picture(32, 32)), masks, text)
+    assert not torch.allclose(logits[0], logits[1], atol=1e-3)
+
+
 def test_start_layer_is_two_thirds_of_the_depth_or_what_is_said():
     assert tiny_method("freeseg", scorer="masked-clip").start_layer == 2  # of 3
     assert tiny_method("freeseg", scorer="masked-clip", start_layer=0).start_layer == 0
@@ -164,7 +187,7 @@ def test_masks_of_another_size_are_refused(host):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"ensemble_weight": 1.5}, {"start_layer": -2}, {"scorer": "crop"}, {"clip_side": 0}, {"queries": 5}]
+    "wrong", [{"ensemble_weight": 1.5}, {"start_layer": -2}, {"scorer": "crop"}, {"clip_side": -1}, {"queries": 5}]
 )
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(ValidationError):
@@ -246,6 +269,14 @@ def test_canvases_that_are_no_multiple_of_the_stride_are_padded(learner):
     assert labels.shape == (1, 64, 64) and labels[0, 33:].unique().tolist() == [-1]
     losses, _ = step(learner, batch_of(1, (40, 72)), text_of(4))
     assert all(value == value for value in losses.values())
+
+
+def test_losses_are_computed_in_full_precision_under_autocast(learner):
+    batch, text = batch_of(2), text_of(4)
+    totals = learner.normalisers(batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = learner.losses(batch, text, totals)
+    assert all(v.dtype == torch.float32 and bool(v.isfinite()) for v in rough.values())
 
 
 def test_a_few_steps_on_one_picture_lower_the_loss(learner):
