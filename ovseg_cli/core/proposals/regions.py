@@ -21,6 +21,9 @@ from torch import Tensor
 from ovseg_cli.core.errors import ShapeError
 from ovseg_cli.core.proposals import rle
 
+NOWHERE = 0
+"""The region that no mask holds; it has its column in every table, whether a pixel lies there or not."""
+
 _ALL_ONES = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
@@ -93,6 +96,8 @@ class RegionMasks:
 def split_regions(codes: Sequence[bytes], size: tuple[int, int]) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
     """Return the map of regions, (H, W) int32, and the table of masks, (N, R) uint8, of COCO codes.
 
+    Region 0, `NOWHERE`, is what lies in no mask.
+
     Raises:
         RleError: A code is no mask of this size.
     """
@@ -111,6 +116,7 @@ def _memberships(codes: Sequence[bytes], size: tuple[int, int]) -> tuple[NDArray
 
     Returns:
         The first pixel of each segment, (S,), and which masks hold it: one array (S,) for each 64 masks, a bit a mask.
+        The first segment lies in no mask, and is empty where a mask begins at the first pixel.
     """
     counts, place = rle.run_lengths(codes, size)
     area = size[0] * size[1]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ovseg_cli.core.proposals.entry import Entry
-from ovseg_cli.core.proposals.regions import RegionMasks, split_regions
+from ovseg_cli.core.proposals.regions import NOWHERE, RegionMasks, split_regions
 from ovseg_cli.core.proposals.soft_masks import SoftMasks, bilinear
 from ovseg_cli.core.training.augment import Place, Size, warp_label
 
@@ -74,10 +74,9 @@ def crop_masks(entry: Entry, place: Place, canvas: Size) -> dict[str, Tensor]:
 
 
 def _crop_regions(ids: np.ndarray, table: np.ndarray, place: Place, canvas: Size) -> dict[str, Tensor]:
-    cropped = np.full(canvas, table.shape[1], np.int32)  # one more region, which no mask holds
+    cropped = np.full(canvas, NOWHERE, np.int32)
     cropped[: place.height, : place.width] = warp_label(ids, place)
-    outside = np.zeros((len(table), 1), np.uint8)
-    return {"ids": torch.from_numpy(cropped), "table": torch.from_numpy(np.concatenate([table, outside], axis=1))}
+    return {"ids": torch.from_numpy(cropped), "table": torch.from_numpy(table)}
 
 
 def _mixing(source: int, full: int, start: int, count: int, canvas: int) -> Tensor:

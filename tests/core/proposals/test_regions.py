@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from ovseg_cli.core.errors import ShapeError
 from ovseg_cli.core.proposals import rle
-from ovseg_cli.core.proposals.regions import RegionMasks, neighbours, split_regions
+from ovseg_cli.core.proposals.regions import NOWHERE, RegionMasks, neighbours, split_regions
 
 
 def regions_of(masks: np.ndarray) -> RegionMasks:
@@ -54,6 +54,7 @@ def test_written_out_masks_are_the_masks(masks: np.ndarray) -> None:
     regions = regions_of(masks)
     assert torch.equal(regions.masks(), torch.from_numpy(masks).to(torch.uint8) * 255)
     assert len(np.unique(regions.table.numpy(), axis=1).T) == regions.table.shape[1], "a region stands twice"
+    assert not regions.table[:, NOWHERE].any()
     assert torch.equal(regions.areas(), torch.from_numpy(masks).sum((1, 2)).float())
 
 
