@@ -188,3 +188,14 @@ def test_matched_queries_are_pushed_out_of_unlabelled_pixels():
     losses = mask_losses([(torch.ones(1, 1, 2), masks)], targets_of(labels), text, normalisers(labels, 1))
     (losses["mask"] + losses["dice"]).backward()
     assert bool((masks.grad[..., 0] < 0).all()) and bool((masks.grad[..., 1] > 0).all())
+
+
+def test_autocast_changes_no_cosine():
+    generator = torch.Generator().manual_seed(0)
+    embeddings, text = (
+        torch.randn(3, 32, generator=generator),
+        F.normalize(torch.randn(4, 32, generator=generator), dim=1),
+    )
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = class_logits(embeddings, text)
+    assert rough.equal(class_logits(embeddings, text))
