@@ -69,7 +69,7 @@ class RegionMasks:
     def areas(self) -> Tensor:
         """Return the pixels of each mask, (N,) float32."""
         counts = torch.bincount(self.ids.flatten().long(), minlength=self.table.shape[1])
-        return self.table.float() @ counts.float()
+        return _exact_product(self.table, counts)
 
     def overlaps(self, labels: Tensor, num_classes: int) -> Tensor:
         """Return how many pixels of each class each mask holds.
@@ -90,7 +90,7 @@ class RegionMasks:
         pairs = self.ids.long() * (num_classes + 1) + torch.where(counted, labels.long(), num_classes)
         regions = self.table.shape[1]
         counts = torch.bincount(pairs.flatten(), minlength=regions * (num_classes + 1))
-        return self.table.float() @ counts.unflatten(0, (regions, num_classes + 1))[:, :num_classes].float()
+        return _exact_product(self.table, counts.unflatten(0, (regions, num_classes + 1))[:, :num_classes])
 
 
 def split_regions(codes: Sequence[bytes], size: tuple[int, int]) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
@@ -146,6 +146,12 @@ def _distinct(words: list[NDArray[np.uint64]]) -> tuple[NDArray[np.uint64], NDAr
     example = np.zeros(int(numbers.max()) + 1, np.int64)
     example[numbers] = np.arange(len(numbers))
     return np.stack([word[example] for word in words], axis=1), numbers
+
+
+def _exact_product(table: Tensor, counts: Tensor) -> Tensor:
+    """Add up counts in float32 even inside autocast, which would round them to 8 bits."""
+    with torch.autocast(table.device.type, enabled=False):
+        return table.float() @ counts.float()
 
 
 def neighbours(source: int, target: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -42,8 +42,8 @@ class SoftMasks:
 
     def resized(self, size: tuple[int, int]) -> Tensor:
         """Return (N, h, w) float32, 0 to 1: the masks resized bilinear, corners not aligned, no antialiasing."""
-        rows = bilinear(self.size[0], size[0], self.rows.device) @ self.rows
-        columns = bilinear(self.size[1], size[1], self.columns.device) @ self.columns
+        rows = _product(bilinear(self.size[0], size[0], self.rows.device), self.rows)
+        columns = _product(bilinear(self.size[1], size[1], self.columns.device), self.columns)
         return _between(rows, self.levels, columns) / 255
 
     def areas(self) -> Tensor:
@@ -71,7 +71,7 @@ class SoftMasks:
         if present:
             of_class = torch.stack([(labels == k).float() for k in present])
             weights = _between(self.rows.T, of_class, self.columns.T)
-            out[:, present] = self.levels.flatten(1).float() @ weights.flatten(1).T / 255
+            out[:, present] = _product(self.levels.flatten(1).float(), weights.flatten(1).T) / 255
         return out
 
 
@@ -83,5 +83,10 @@ def bilinear(source: int, target: int, device: torch.device | str = "cpu") -> Te
 
 def _between(rows: Tensor, values: Tensor, columns: Tensor) -> Tensor:
     """Return rows · values · columnsᵀ, (N, H, W) float32, of values (N, h, w)."""
-    with torch.autocast(values.device.type, enabled=False):
-        return rows @ (values.float() @ columns.T)
+    return _product(rows, _product(values.float(), columns.T))
+
+
+def _product(one: Tensor, other: Tensor) -> Tensor:
+    """Multiply matrices in float32 even inside autocast."""
+    with torch.autocast(one.device.type, enabled=False):
+        return one @ other

@@ -87,6 +87,13 @@ def test_neighbours_at_the_border_do_not_leave_the_picture() -> None:
     assert where.min() == 0 and where.max() == 2 and torch.allclose(weights.sum(1), torch.ones(6))
 
 
+def test_autocast_rounds_no_count() -> None:
+    masks = regions_of(np.ones((1, 21, 49), bool))  # 1029 pixels; bfloat16 would say 1032
+    with torch.autocast("cpu", torch.bfloat16):
+        assert masks.areas().tolist() == [1029.0]
+        assert masks.overlaps(torch.zeros(21, 49, dtype=torch.int64), 1).tolist() == [[1029.0]]
+
+
 def test_labels_of_another_size_are_refused() -> None:
     with pytest.raises(ShapeError, match="differ in size"):
         regions_of(np.ones((1, 2, 3), bool)).overlaps(torch.zeros(3, 2), 2)

@@ -62,6 +62,15 @@ def test_overlaps_are_sums_over_the_pixels_of_a_class(
     assert torch.allclose(whole(levels, size).overlaps(labels, num_classes).double(), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_autocast_rounds_nothing() -> None:
+    masks = whole(torch.full((1, 3, 7), 200, dtype=torch.uint8), (21, 49))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert masks.masks().unique().tolist() == [200]
+        assert torch.allclose(masks.resized((4, 4)), torch.tensor(200 / 255), atol=1e-6)
+        overlaps = masks.overlaps(torch.zeros(21, 49, dtype=torch.int64), 1)
+    assert torch.allclose(overlaps, torch.tensor(1029 * 200 / 255), rtol=1e-5)
+
+
 def test_labels_of_another_size_are_refused() -> None:
     with pytest.raises(ShapeError, match="differ in size"):
         whole(torch.zeros(1, 2, 2, dtype=torch.uint8), (4, 4)).overlaps(torch.zeros(4, 5), 2)
