@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from ovseg_cli.core.clip.inputs import normalise
+from ovseg_cli.core.clip.prompts import template_set
 from ovseg_cli.core.errors import ShapeError, UsageError
 from ovseg_cli.core.methods.masked import IMAGENET_MEAN, IMAGENET_STD, Candidates, Canvas
 from ovseg_cli.core.methods.texts import default_templates
@@ -183,7 +184,8 @@ def test_flags_change_the_scores(host):
 
 def test_texts_are_those_of_the_code():
     assert len(default_templates(ZSSeg)) == 14 and len(default_templates(ZegFormer)) == 8
-    assert ZegFormer.extra_templates == {"region": "zegformer-regions"}
+    regions = template_set(ZegFormer.extra_templates["region"])
+    assert len(set(regions)) == 32 and sum("masked" in sentence for sentence in regions) == 10
 
 
 def test_sizes_of_the_published_models_are_the_defaults():
