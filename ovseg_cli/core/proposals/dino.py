@@ -150,7 +150,7 @@ class Dino(ProposalGenerator):
         if not rows or not columns:
             raise UsageError(
                 f"a picture of {width} × {height} pixels is smaller than one patch of {config.model}.",
-                "Let the network see it larger: --set short_side=224 max_long_side=1333.",
+                "Let the network see it larger: --set short_side=224 --set max_long_side=1333.",
             )
         return rows * patch[0], columns * patch[1]
 

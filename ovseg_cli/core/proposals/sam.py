@@ -187,14 +187,14 @@ class Sam(ProposalGenerator):
 
     def _judge(self, logits: "Tensor", encoded: "Encoded") -> "tuple[Tensor, Tensor]":
         """Return at full size which of a few masks are stable and not empty, and their boxes in the crop."""
-        from ovseg_cli.core.proposals.mask_filters import mask_boxes, stability_scores
+        from ovseg_cli.core.proposals.mask_filters import areas, mask_boxes, stability_scores
         from ovseg_cli.core.proposals.sam_network import full_size
 
         config = self.config
         maps = full_size(logits, encoded)
         masks = maps > config.mask_threshold
         stable = stability_scores(maps, config.mask_threshold, config.stability_offset) >= config.stability
-        return stable & masks.flatten(1).any(1), mask_boxes(masks)
+        return stable & (areas(masks) > 0), mask_boxes(masks)
 
     def _cut(self, logits: "Tensor", encoded: "Encoded") -> "Tensor":
         """Return the bool masks of a crop at full size, on the CPU."""

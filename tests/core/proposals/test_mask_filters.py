@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torchvision.ops import box_iou, masks_to_boxes
 
 from ovseg_cli.core.proposals.mask_filters import (
+    areas,
     drop_duplicates,
     mask_boxes,
     remove_small_regions,
@@ -22,6 +23,13 @@ def test_stability_by_hand():
     # above +1: 1 pixel, above -1: 3 pixels; then 4 of 4; then none of none
     assert torch.allclose(stability_scores(logits), torch.tensor([1 / 3, 1.0, 0.0]))
     assert torch.allclose(stability_scores(logits, threshold=2.0, offset=1.0), torch.tensor([1.0, 0.0, 0.0]))
+
+
+def test_areas_by_hand():
+    masks = torch.tensor([[[True, False], [True, True]], [[False, False], [False, False]]])
+    assert areas(masks).tolist() == [3, 0]
+    assert areas(masks.transpose(1, 2)).tolist() == [3, 0]
+    assert areas(masks.to("meta")).shape == (2,)  # another device counts by itself
 
 
 def test_boxes_by_hand():
