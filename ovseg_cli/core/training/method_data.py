@@ -11,7 +11,6 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from torch.utils.data import Dataset
 
 from ovseg_cli.core.data.dataset import SegmentationData
@@ -21,11 +20,9 @@ from ovseg_cli.core.methods.training_config import TrainingConfig
 from ovseg_cli.core.proposals.entry import Entry as Cached
 from ovseg_cli.core.proposals.entry import image_digest
 from ovseg_cli.core.training.augment import Draw, Size, draw, example_size, place, warp_image, warp_label
-from ovseg_cli.core.training.mask_crops import MaskCrops, crop_masks
+from ovseg_cli.core.training.collate import NO_CLASS, collate
+from ovseg_cli.core.training.mask_crops import crop_masks
 from ovseg_cli.core.types import TrainBatch
-
-NO_CLASS = -1
-"""Label of pixels without a loss: not labelled, not seen, or outside the picture."""
 
 _ORDER, _EXAMPLE = 1, 2  # streams of random numbers
 
@@ -87,7 +84,7 @@ class TrainData(Dataset):
         count = self.training.batch_size
         canvas = self._canvas(step)
         positions = range(count * part // self.parts, count * (part + 1) // self.parts)
-        return _collate([self._example(step, position, canvas) for position in positions])
+        return collate([self._example(step, position, canvas) for position in positions])
 
     def in_parts(self, parts: int) -> "TrainData":
         """Return the same data with every batch cut into `parts`.
@@ -197,31 +194,6 @@ def open_train_data(
     return TrainData(chosen, tuple(seen_ids), training, proposals, skipped=len(pictures) - len(kept))
 
 
-def require_unchanged(data: TrainData, recorded: str, where: str) -> None:
-    """Check on resume that pictures, labels and proposals are those that the run began with.
-
-    Raises:
-        DataError: Something has changed.
-    """
-    if data.digest != recorded:
-        name = data.pictures.spec.name
-        raise DataError(
-            f"{where}: the pictures, labels or proposals of {name} have changed since this run began.",
-            "Bring the data back, or begin a new run without --resume.",
-        )
-
-
-def ready(batch: TrainBatch) -> TrainBatch:
-    """Bring a batch of `TrainData`, on any device, to what methods take.
-
-    Returns:
-        Labels int64; "masks" a `MaskCrops`: a sequence of (N_i, H, W) uint8 tensors that are written out when asked
-        for, and whose `crops` answer what can be known without (grid-sized masks, overlaps with a label).
-    """
-    masks = {"masks": MaskCrops.of(batch["masks"])} if "masks" in batch else {}
-    return {**batch, "labels": batch["labels"].long(), **masks}
-
-
 def _require_proposals(pictures: SegmentationData, proposals: Masks, what: str) -> None:
     there = set(proposals.names())
     missing = [name for name in pictures.names if name not in there]
@@ -230,20 +202,6 @@ def _require_proposals(pictures: SegmentationData, proposals: Masks, what: str) 
             f"{what}: {len(missing)} of {len(pictures)} pictures have no proposals, the first is '{missing[0]}'.",
             f"Make them: {proposals.command}",
         )
-
-
-def _collate(examples: list[dict[str, Any]]) -> TrainBatch:
-    images = torch.from_numpy(np.stack([e["image"] for e in examples])).permute(0, 3, 1, 2).contiguous()
-    batch: TrainBatch = {
-        "images": images,
-        "labels": torch.from_numpy(np.stack([e["label"] for e in examples])),
-        "areas": torch.tensor([e["area"] for e in examples]),
-        "classes": [torch.from_numpy(np.flatnonzero(np.bincount(e["label"].ravel() + 1)[1:])) for e in examples],
-        "names": [e["name"] for e in examples],
-    }
-    if "masks" in examples[0]:
-        batch["masks"] = [e["masks"] for e in examples]
-    return batch
 
 
 @lru_cache(maxsize=4)

@@ -9,7 +9,8 @@ from torch import Tensor
 from ovseg_cli.core.errors import ShapeError
 from ovseg_cli.core.methods.trained import TrainedMethod
 from ovseg_cli.core.methods.training_config import TrainingConfig
-from ovseg_cli.core.training.method_data import TrainData, ready
+from ovseg_cli.core.training.collate import ready
+from ovseg_cli.core.training.method_data import TrainData
 from ovseg_cli.core.training.schedule import Schedule
 from ovseg_cli.core.types import TextFeatures, TrainBatch
 
@@ -68,11 +69,6 @@ class MethodTask:
     def train_mode(self) -> None:
         """Switch to training as the method wants it: frozen parts stay as they are when scoring."""
         self.module.train_mode()
-
-    @property
-    def identity(self) -> dict[str, str]:
-        """Return fingerprints that must not change while a run is under way, by what they are of."""
-        return {"the training data": self.data.digest}
 
     def kept(self) -> dict[str, Tensor]:
         """Return what a checkpoint holds: what the method trains and what goes with it, not its CLIP as loaded."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ovseg_cli.core.errors import ShapeError
+from ovseg_cli.core.errors import DataError, ShapeError
 from ovseg_cli.core.methods.training_config import TrainingConfig
 from ovseg_cli.core.reporter import Silent
 from ovseg_cli.core.training.loop import LoopSettings, fit
@@ -120,9 +120,15 @@ def test_evaluation_is_the_sessions(tmp_path: Path) -> None:
     assert MethodTask(Linear(), data, TEXT, evaluate=lambda: {"mIoU": 1.0}).evaluate() == {"mIoU": 1.0}
 
 
-def test_what_a_run_keeps_is_named(tmp_path: Path) -> None:
-    task = task_of(tmp_path)
-    assert task.identity == {"the training data": task.data.digest}
+def test_resuming_on_changed_data_is_refused(tmp_path: Path) -> None:
+    def run(task: MethodTask, resume: bool) -> None:
+        fit(task, LoopSettings(**loop_settings_of(TRAINING)), tmp_path / "run", Silent(), resume=resume,
+            identity={"data": task.data.digest})  # fmt: skip
+
+    run(task_of(tmp_path / "as-is"), False)
+    run(task_of(tmp_path / "again"), True)
+    with pytest.raises(DataError, match="data is not what this run began with"):
+        run(task_of(tmp_path / "other", relabel=confuse_seen), True)
 
 
 def test_schedule_is_the_configs() -> None:

@@ -1,0 +1,47 @@
+"""How do examples become a batch that travels, and how does what has arrived become what methods take?"""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from ovseg_cli.core.training.mask_crops import MaskCrops
+from ovseg_cli.core.types import TrainBatch
+
+NO_CLASS = -1
+"""Label of pixels without a loss: not labelled, not seen, or outside the picture."""
+
+
+def collate(examples: list[dict[str, Any]]) -> TrainBatch:
+    """Put examples of one size together.
+
+    Args:
+        examples: "image" (H, W, 3) uint8, "label" (H, W) int16, "area" (height, width), "name", and, where methods want
+            proposals, "masks" from `crop_masks`.
+
+    Returns:
+        "images" (B, 3, H, W) uint8, "labels" (B, H, W) int16, "areas" (B, 2), "classes", the values that occur in each
+        label, "names", and perhaps "masks".
+    """
+    images = torch.from_numpy(np.stack([e["image"] for e in examples])).permute(0, 3, 1, 2).contiguous()
+    batch: TrainBatch = {
+        "images": images,
+        "labels": torch.from_numpy(np.stack([e["label"] for e in examples])),
+        "areas": torch.tensor([e["area"] for e in examples]),
+        "classes": [torch.from_numpy(np.flatnonzero(np.bincount(e["label"].ravel() + 1)[1:])) for e in examples],
+        "names": [e["name"] for e in examples],
+    }
+    if "masks" in examples[0]:
+        batch["masks"] = [e["masks"] for e in examples]
+    return batch
+
+
+def ready(batch: TrainBatch) -> TrainBatch:
+    """Bring a batch of `TrainData`, on any device, to what methods take.
+
+    Returns:
+        Labels int64; "masks" a `MaskCrops`: a sequence of (N_i, H, W) uint8 tensors that are written out when asked
+        for, and whose `crops` answer what can be known without (grid-sized masks, overlaps with a label).
+    """
+    masks = {"masks": MaskCrops.of(batch["masks"])} if "masks" in batch else {}
+    return {**batch, "labels": batch["labels"].long(), **masks}
