@@ -179,8 +179,9 @@ Prediction = DensePrediction | WindowPrediction | MaskPrediction
 
 TrainBatch = dict[str, Any]
 """What a training step sees: "images" (B, 3, H, W) uint8 RGB; "labels" (B, H, W) int64, positions in the training
-vocabulary (seen classes only), -1 where no loss is; "masks", for methods that want proposals, a list of B uint8 tensors
-(N_i, H, W), 255 = probability 1; "names", B names."""
+vocabulary (seen classes only), -1 where no loss is; "classes", B tensors of the positions that occur in each label;
+"areas" (B, 2), height and width of each picture inside the canvas, top left; "masks", for methods that want proposals,
+B uint8 tensors (N_i, H, W), 255 = probability 1, written out when asked for (mask_crops.py); "names", B names."""
 
 
 @dataclass(frozen=True)
