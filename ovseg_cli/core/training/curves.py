@@ -1,6 +1,7 @@
 """How did a run go? Its log as a small picture: loss terms, learning rate, evaluations."""
 
 import io
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,17 +11,16 @@ from ovseg_cli.core.training.metrics_log import read_log
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_BESIDE = {
-    "step",
+_NOT_OTHER = {
+    "loss",
+    "gradient_norm",
     "learning_rate",
-    "learning_rates",
     "images_per_second",
     "seconds",
     "waited_share",
     "peak_memory_mib",
-    "gradient_norm",
-    "overflowed",
 }
+_MOST_NAMES = 8  # in a legend; what is less is drawn in grey
 Series = dict[str, tuple[list[int], list[float]]]
 
 
@@ -43,17 +43,20 @@ def draw_curves(log: Path, picture: Path, title: str) -> bool:
     if len(steps) < 2:
         return False
     scores = [{"step": r["step"], **r["evaluation"]} for r in records if "evaluation" in r]
-    panels = [("loss", _series(steps, _BESIDE)), ("learning rate", _rates(steps))]
-    if norms := _series([{"step": r["step"], "gradient norm": r.get("gradient_norm")} for r in steps], {"step"}):
-        panels.append(("gradient norm", norms))
-    if scored := _series(scores, {"step"}):
-        panels.append(("evaluation", scored))
-    write_bytes(picture, _png(panels, title))
+    terms = [{"step": record["step"], **record.get("terms", {})} for record in steps]
+    panels = {
+        "loss": _series(terms),
+        "learning rate": _rates(steps),
+        "gradient norm": _series(steps, ["gradient_norm"]),
+        "other": _series([{k: v for k, v in r.items() if k not in _NOT_OTHER} for r in steps]),
+        "evaluation": _series(scores),
+    }
+    write_bytes(picture, _png([(name, series) for name, series in panels.items() if series], title))
     return True
 
 
-def _series(records: list[dict[str, Any]], beside: set[str]) -> Series:
-    names = sorted({name for record in records for name in record} - beside)
+def _series(records: list[dict[str, Any]], names: Iterable[str] | None = None) -> Series:
+    names = sorted({name for record in records for name in record} - {"step"}) if names is None else names
     found: Series = {}
     for name in names:
         pairs = [(r["step"], float(r[name])) for r in records if isinstance(r.get(name), int | float)]
@@ -86,16 +89,22 @@ def _png(panels: list[tuple[str, Series]], title: str) -> bytes:
 
 
 def _panel(axes: "Axes", name: str, series: Series) -> None:
+    named = sorted(series, key=lambda label: -series[label][1][0])[:_MOST_NAMES]
     for label, (steps, values) in series.items():
-        axes.plot(steps, values, label=label, linewidth=1.3, marker="o" if len(steps) < 15 else None, markersize=3)
+        look = {"label": label} if label in named else {"color": "0.8", "zorder": 1}
+        axes.plot(steps, values, linewidth=1.3, marker="o" if len(steps) < 15 else None, markersize=3, **look)
     values = [value for _, column in series.values() for value in column]
     if name in ("loss", "gradient norm") and min(values) > 0 and max(values) > 20 * min(values):
         axes.set_yscale("log")
-    axes.set_title(name, fontsize=9)
+    if name == "learning rate":
+        axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
+        axes.yaxis.get_offset_text().set_fontsize(8)
+    rest = len(series) - len(named)
+    axes.set_title(f"{name} ({rest} smaller ones in grey)" if rest else name, fontsize=9)
     axes.set_xlabel("step", fontsize=8)
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.25, linewidth=0.6)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    if len(series) > 1 or name == "evaluation":
-        axes.legend(fontsize=7, frameon=False)
+    if len(series) > 1 or name in ("loss", "other", "evaluation"):
+        axes.legend(fontsize=7, framealpha=0.7, edgecolor="none")

@@ -150,7 +150,7 @@ class _Loop:
         self.progress.cpu_seconds += time.process_time() - cpu
         self.progress.images += values["(images)"]
         self.progress.take(terms)
-        self.reporter.note(", ".join(f"{name} {values[name]:.3g}" for name in self.updater.names))
+        self.reporter.note(_in_words({name: values[name] for name in self.updater.names}))
 
     def _checked(self, values: dict[str, float]) -> dict[str, float]:
         """Return the terms of the log; one that is not finite ends the training before it changes a weight."""
@@ -174,7 +174,10 @@ class _Loop:
             return
         rates = self.updater.rates
         seconds = max(progress.seconds - progress.since, 1e-9)
-        line: dict[str, Any] = {"step": progress.step, **progress.means(), "learning_rate": max(rates)}
+        means = progress.means()
+        terms = {name: means.pop(name) for name in self.updater.names}
+        line: dict[str, Any] = {"step": progress.step, "loss": sum(terms.values()), "terms": terms, **means}
+        line["learning_rate"] = max(rates)
         if len(set(rates)) > 1:
             line["learning_rates"] = rates
         line |= {"images_per_second": round(progress.images / seconds, 3), "seconds": round(progress.seconds, 3)}
@@ -212,3 +215,12 @@ class _Loop:
         if scores:
             self.group.on_main(lambda: log.write({"step": step, "evaluation": scores}))
             self.group.on_main(lambda: draw_curves(self.folder / LOG, self.folder / CURVES, self.task.name))
+
+
+def _in_words(terms: dict[str, float]) -> str:
+    """Name the loss and its largest terms, as many as fit beside a progress bar."""
+    largest = sorted(terms, key=lambda name: -abs(terms[name]))[:3]
+    shown = [f"{name} {terms[name]:.3g}" for name in terms if name in largest]
+    rest = [f"{len(terms) - 3} more"] if len(terms) > 3 else []
+    total = f"loss {sum(terms.values()):.3g}: " if len(terms) > 1 else ""
+    return total + ", ".join(shown + rest)
