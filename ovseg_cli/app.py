@@ -126,6 +126,7 @@ EXAMPLES = (
     "ovseg eval maskclip --data toy --split unseen",
     'ovseg predict maskclip photos/ --classes "cat, sofa/couch, wall"',
     "ovseg report runs/a runs/b --baseline runs/a",
+    "ovseg convert MAFT_Vitb.pt --method maft --data coco-stuff:none",
     "ovseg list datasets",
     "ovseg show maskclip",
 )
@@ -159,6 +160,7 @@ def top(
 
 def _add_commands() -> None:
     from ovseg_cli.commands import (
+        convert,
         demo,
         doctor,
         evaluate,
@@ -179,6 +181,7 @@ def _add_commands() -> None:
     app.command("train", rich_help_panel=work)(train.train)
     app.command("eval", rich_help_panel=work)(evaluate.evaluate)
     app.command("predict", rich_help_panel=work)(predict.predict)
+    app.command("convert", rich_help_panel=work)(convert.convert)
     app.command("report", rich_help_panel=work)(report.report)
     app.command("list", rich_help_panel=look)(listing.list_)
     app.command("show", rich_help_panel=look)(show.show)

@@ -17,6 +17,7 @@ ROWS = [
     ["core.proposals", "core.methods"],
     ["core.training", "core.evaluation"],
     ["core.report"],
+    ["core.conversion"],
     ["core.prediction", "core.catalogue", "core.explanation", "core.diagnosis", "core.demo"],
     ["commands"],
     ["app"],

@@ -158,6 +158,13 @@ def parse_settings(items: list[str] | None) -> dict[str, Any]:
     return settings
 
 
+def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Lay `--set` over `--config`; tables are merged key by key."""
+    from ovseg_cli.core.methods.build import merge
+
+    return merge(below, above)
+
+
 def read_config(path: Path | None) -> dict[str, Any]:
     """Read a settings file (TOML); the `method` table of a run's config.toml serves too.
 

@@ -49,8 +49,14 @@ class Run:
 
     @property
     def data(self) -> tuple[str, str | None]:
-        """What `--data` and `--unseen` were: a class split of the user's own is no name that could be looked up."""
+        """What `--data` and `--unseen` were: a class split of the user's own is no name that could be looked up.
+
+        Raises:
+            UsageError: The run does not say, as one that was converted without `--data`.
+        """
         label = str(self.config["run"]["data"])
+        if not label:
+            raise UsageError(f"{self.path}: does not say what it was trained on.", "Name a data set with --data.")
         unseen = self.config.get("vocabulary", {}).get("unseen")
         return (label.partition(":")[0], str(unseen)) if unseen else (label, None)
 
@@ -115,12 +121,12 @@ def create_run(
         "command": typed_command(),
     }
     document = {"run": table, **_without_none(config)}
-    path = make_folder(path) if path else _fresh_folder(runs, f"{method}-{data.replace(':', '-').replace('/', '-')}")
+    path = make_folder(path) if path else fresh_folder(runs, f"{method}-{data.replace(':', '-').replace('/', '-')}")
     write_text(path / CONFIG, tomli_w.dumps(document))
     return Run(path, document)
 
 
-def _fresh_folder(runs: Path, stem: str) -> Path:
+def fresh_folder(runs: Path, stem: str) -> Path:
     """Make `STEM-TIME`, with a counter when two runs begin in the same second."""
     make_folder(runs)
     base = f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"

@@ -1,4 +1,4 @@
-"""The file form of a CLIP that describes itself: half-precision weights with everything needed to run them."""
+"""The file form of a CLIP that describes itself: its weights with everything needed to run them."""
 
 import json
 from dataclasses import dataclass
@@ -33,8 +33,9 @@ def save_clip(
     tokenizer: dict[str, Any],
     preprocess: dict[str, Any],
     recipe: dict[str, Any],
+    dtype: torch.dtype = torch.float16,
 ) -> None:
-    """Write a CLIP as one safetensors file that describes itself, weights in half precision.
+    """Write a CLIP as one safetensors file that describes itself.
 
     Args:
         path: Where to; a run keeps it as `RUN/clip.safetensors`.
@@ -43,13 +44,14 @@ def save_clip(
         tokenizer: `to_json()` of the tokenizer.
         preprocess: "mean" and "std" of RGB values between 0 and 1; optionally "dense_side" (`ClipModel.dense_side`).
         recipe: How the weights were made.
+        dtype: Precision of the weights in the file.
 
     Raises:
         MachineError: The disk refuses.
     """
     from safetensors.torch import save
 
-    tensors = {k: v.detach().to("cpu", torch.float16).contiguous() for k, v in model.state_dict().items()}
+    tensors = {k: v.detach().to("cpu", dtype).contiguous() for k, v in model.state_dict().items()}
     documents = (config, tokenizer, preprocess, recipe)
     metadata = {key: json.dumps(document) for key, document in zip(_KEYS, documents, strict=True)}
     write_bytes(Path(path), save(tensors, {"format": "pt", "schema": "ovseg-clip-1", **metadata}))

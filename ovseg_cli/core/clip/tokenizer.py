@@ -1,6 +1,6 @@
 """How text becomes token ids: CLIP's own byte-pair tokenizers, and a word-level one for small vocabularies.
 
-Both answer the same three questions: the ids of some texts, which words they do not know, and which texts were cut.
+All answer the same three questions: the ids of some texts, which words they do not know, and which texts were cut.
 """
 
 import hashlib
@@ -180,6 +180,42 @@ class OpenClipTokenizer:
         return {"kind": "open_clip", "architecture": self.architecture, "context_length": self.context_length}
 
 
+class NoTokenizer:
+    """Stands where a text tower's tokenizer is not known; every question is answered by an error.
+
+    Args:
+        vocab_size: Number of ids that the text tower has.
+        context_length: L.
+    """
+
+    def __init__(self, vocab_size: int, context_length: int):
+        self.vocab_size = vocab_size
+        self.context_length = context_length
+
+    def _refuse(self) -> UsageError:
+        return UsageError(
+            f"the text tower of this CLIP has {self.vocab_size} ids, and no tokenizer of that size is known, so words "
+            "cannot be encoded.",
+            "In Python, give predict_scores text features of your own; or choose another CLIP with --clip.",
+        )
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Raise UsageError."""
+        raise self._refuse()
+
+    def unknown(self, texts: Sequence[str]) -> list[str]:
+        """Raise UsageError."""
+        raise self._refuse()
+
+    def too_long(self, texts: Sequence[str]) -> list[str]:
+        """Raise UsageError."""
+        raise self._refuse()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON document that `tokenizer_from_json` reads."""
+        return {"kind": "none", "vocab_size": self.vocab_size, "context_length": self.context_length}
+
+
 def tokenizer_from_json(document: dict[str, Any], config: dict[str, Any]) -> Tokenizer:
     """Build the tokenizer that a self-describing file names.
 
@@ -189,4 +225,6 @@ def tokenizer_from_json(document: dict[str, Any], config: dict[str, Any]) -> Tok
     """
     if document["kind"] == "words":
         return WordTokenizer.from_json(document)
+    if document["kind"] == "none":
+        return NoTokenizer(document["vocab_size"], document["context_length"])
     return OpenClipTokenizer(config, document["architecture"])

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 DEFAULT_CLIP = ("ViT-B-16", "openai")
 OWN_CLIP = "."
 """Name of the CLIP in the config of a run that brings its own, as converted checkpoints do."""
+HOST_CLIP = ".."
+"""The same in the config of a host whose CLIP is that of the run it lies in."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,8 @@ def _choose_clip(
         return clip, pretrained or default
     if run is not None and "clip" in run.config:
         table = run.config["clip"]
-        name = str(run.path) if table["name"] == OWN_CLIP else str(table["name"])
+        own = {OWN_CLIP: run.path, HOST_CLIP: run.path.parent}
+        name = str(own.get(table["name"], table["name"]))
         return name, pretrained or table.get("pretrained")
     if spec is not None and spec.preset.clip and pretrained is None:
         return spec.preset.clip, None

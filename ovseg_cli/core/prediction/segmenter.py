@@ -96,7 +96,7 @@ class Segmenter:
         """
         from ovseg_cli.core.methods.build import build_method
 
-        data = choice.run.config["run"].get("data") if choice.run else None
+        data = (choice.run.config["run"].get("data") if choice.run else None) or None
         return cls(build_method(choice, runtime.device, reporter), data, cache, reporter)
 
     @torch.no_grad()
@@ -159,6 +159,26 @@ class Segmenter:
             model=self.label,
             unknown_words=query.unknown_words,
         )
+
+    def predict_scores(
+        self,
+        images: Sequence[torch.Tensor],
+        text_features: torch.Tensor,
+        output_size: tuple[int, int],
+        seen: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return dense scores for text features of one's own: for comparisons with other code, not for large pictures.
+
+        Args:
+            images: Pictures, each (3, H, W) uint8 RGB; masks are made on one canvas that holds all of them.
+            text_features: (K, D), unit length.
+            output_size: (H', W') of the scores.
+            seen: (K,) bool, which classes were trained on; None: none.
+
+        Returns:
+            (B, K, H', W') float32.
+        """
+        return self.method.predict_scores(images, text_features, output_size, seen)
 
     def fingerprint(self, query: Query) -> str:
         """Digest of all that decides a label map beside the picture: method, settings, weights, names, readout."""

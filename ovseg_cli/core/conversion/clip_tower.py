@@ -1,0 +1,186 @@
+"""How the CLIP inside a checkpoint becomes one that describes itself: sizes from shapes, OpenAI's form.
+
+Not in any file: the number of heads (width / 64 in OpenAI's code), and the activation (QuickGELU, since all published
+hosts start from OpenAI's weights). The tokenizer is CLIP's own where the text tower has as many ids as it.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ovseg_cli.core.clip.model import OPENAI_MEAN, OPENAI_STD, ClipModel
+from ovseg_cli.core.clip.tokenizer import NoTokenizer, OpenClipTokenizer, Tokenizer
+from ovseg_cli.core.clip.towers import build_module
+from ovseg_cli.core.conversion.choices import ASKED, FILE, Choice, refuse_contradiction
+from ovseg_cli.core.conversion.ledger import Ledger, check_fit
+from ovseg_cli.core.errors import UsageError, unknown_name
+from ovseg_cli.core.nn.resnet_config import count_parts
+
+BYTE_PAIRS = 49408
+"""Ids of CLIP's own tokenizer."""
+
+HEAD_WIDTH = 64
+UNTOLD = ("heads", "text_heads", "quick_gelu")
+ROUNDING = 1e-3
+"""Relative; constants of a model that was brought to half precision are off by up to half of this."""
+
+
+def read_clip(ledger: Ledger, prefix: str, asked: Mapping[str, Any], name: str) -> tuple[ClipModel, list[Choice]]:
+    """Build the CLIP whose tensors begin with a prefix.
+
+    Args:
+        ledger: The checkpoint.
+        prefix: For instance "clip_adapter.clip_model.".
+        asked: Table `clip` of `--config`.
+        name: Name of the CLIP, for messages.
+
+    Returns:
+        The CLIP in float32, and where each of its values comes from.
+
+    Raises:
+        UsageError: No ViT, tensors are missing or of other shapes, or the user says something else than the file.
+    """
+    visual = ledger.load(f"{prefix}visual.", "image tower of the frozen CLIP")
+    tensors = {**visual, **ledger.load(prefix, "text tower of the frozen CLIP")}
+    state = {key.removeprefix(prefix): value for key, value in tensors.items()}
+    told = _sizes(state, ledger.where, prefix)
+    for key in asked:
+        if key not in (*UNTOLD, *told):
+            raise unknown_name("setting", f"clip.{key}", [f"clip.{k}" for k in (*UNTOLD, *told)], "--config: ")
+    refuse_contradiction(told, asked, ledger.where, "clip")
+    chosen = {
+        "heads": max(1, told["width"] // HEAD_WIDTH),
+        "text_heads": max(1, told["text_width"] // HEAD_WIDTH),
+        "quick_gelu": True,
+        **asked,
+    }
+    config = _config({**told, **chosen}, ledger.where)
+    module = build_module(config)
+    check_fit({prefix + k: v for k, v in module.state_dict().items()}, tensors, ledger.where, "CLIP")
+    module.load_state_dict(state)
+    clip = ClipModel(module, name, config, _tokenizer(config), _constants(ledger, prefix))
+    return clip, _choices(told, chosen, asked)
+
+
+def _sizes(state: Mapping[str, Tensor], where: str, prefix: str) -> dict[str, int]:
+    """Read what shapes tell.
+
+    Raises:
+        UsageError: It is no ViT, or a part is missing.
+    """
+    if "visual.layer1.0.conv1.weight" in state:
+        raise UsageError(f"{where}: its CLIP has a ResNet as image tower; only ViTs are supported.")
+    try:
+        patches = state["visual.conv1.weight"]
+        positions = len(state["visual.positional_embedding"])
+        grid = math.isqrt(positions - 1)
+        if grid * grid != positions - 1:
+            raise UsageError(f"{where}: the {positions - 1} positions of its CLIP make no square grid.")
+        width, text_width = patches.shape[0], state["token_embedding.weight"].shape[1]
+        return {
+            "width": int(width),
+            "layers": count_parts(state, "visual.transformer.resblocks."),
+            "patch_size": int(patches.shape[-1]),
+            "image_size": int(grid * patches.shape[-1]),
+            "mlp_width": int(state["visual.transformer.resblocks.0.mlp.c_fc.weight"].shape[0]),
+            "embed_dim": int(state["visual.proj"].shape[1]),
+            "text_width": int(text_width),
+            "text_layers": count_parts(state, "transformer.resblocks."),
+            "text_mlp_width": int(state["transformer.resblocks.0.mlp.c_fc.weight"].shape[0]),
+            "context_length": int(state["positional_embedding"].shape[0]),
+            "vocab_size": int(state["token_embedding.weight"].shape[0]),
+        }
+    except KeyError as error:
+        raise UsageError(
+            f"{where}: lacks '{prefix}{error.args[0]}' of CLIP.", "Pass the checkpoint of a whole model."
+        ) from error
+
+
+def _config(sizes: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return open_clip's configuration."""
+    for width, heads in (("width", "heads"), ("text_width", "text_heads")):
+        if not isinstance(sizes[heads], int) or sizes[heads] < 1 or sizes[width] % sizes[heads]:
+            raise UsageError(
+                f"{where}: a CLIP {width} of {sizes[width]} cannot be cut into clip.{heads} = {sizes[heads]}.",
+                f"Say how many heads there are: clip.{heads} in --config.",
+            )
+    vision = {
+        "image_size": sizes["image_size"],
+        "layers": sizes["layers"],
+        "width": sizes["width"],
+        "head_width": sizes["width"] // sizes["heads"],
+        "patch_size": sizes["patch_size"],
+        "mlp_ratio": sizes["mlp_width"] / sizes["width"],
+    }
+    text = {
+        "context_length": sizes["context_length"],
+        "vocab_size": sizes["vocab_size"],
+        "width": sizes["text_width"],
+        "heads": sizes["text_heads"],
+        "layers": sizes["text_layers"],
+        "mlp_ratio": sizes["text_mlp_width"] / sizes["text_width"],
+    }
+    return {
+        "embed_dim": sizes["embed_dim"],
+        "vision_cfg": vision,
+        "text_cfg": text,
+        "quick_gelu": bool(sizes["quick_gelu"]),
+    }
+
+
+def _tokenizer(config: dict[str, Any]) -> Tokenizer:
+    text = config["text_cfg"]
+    if text["vocab_size"] == BYTE_PAIRS:
+        return OpenClipTokenizer(config, "converted")
+    return NoTokenizer(text["vocab_size"], text["context_length"])
+
+
+def _choices(told: Mapping[str, int], chosen: Mapping[str, Any], asked: Mapping[str, Any]) -> list[Choice]:
+    shown = ", ".join(f"{key} {value}" for key, value in told.items())
+    defaults = {
+        "heads": "default; code: width / 64",
+        "text_heads": "default; code: width / 64",
+        "quick_gelu": "default; code: OpenAI's weights",
+    }
+    rows = [Choice(f"clip.{key}", chosen[key], ASKED if key in asked else defaults[key]) for key in UNTOLD]
+    return [Choice("clip", shown, f"shapes in {FILE}"), *rows]
+
+
+def _constants(ledger: Ledger, prefix: str) -> dict[str, Any]:
+    """Return the preprocessing, from the constants that an adapter keeps beside its CLIP where it does."""
+    adapter = prefix.removesuffix("clip_model.")
+    found = {}
+    for key, expected in (("mean", OPENAI_MEAN), ("std", OPENAI_STD)):
+        name = f"{adapter}pixel_{key}"
+        if adapter != prefix and (values := check_constant(ledger, name, [255 * v for v in expected])):
+            found[key] = tuple(value / 255 for value in values)
+    return found
+
+
+def check_constant(ledger: Ledger, name: str, expected: list[float]) -> list[float] | None:
+    """Compare a constant of the file with the published one.
+
+    Returns:
+        The file's, where it was rounded to half precision (its numbers belong to the rounded one); None where it is
+        the published one or absent.
+
+    Raises:
+        UsageError: It is another one.
+    """
+    loaded = ledger.load(name, "verified: the published constant")
+    if name not in loaded:
+        return None
+    values = loaded[name].double().flatten()
+    wanted = torch.tensor(expected, dtype=torch.float64)
+    if values.shape != wanted.shape or not torch.allclose(values, wanted, rtol=ROUNDING, atol=0):
+        shown = ", ".join(f"{v:.6g}" for v in values.tolist()[:6])
+        raise UsageError(
+            f"{ledger.where}: '{name}' is {shown}; the published code has {', '.join(f'{v:.6g}' for v in expected)}.",
+            "Such a model would be given other pictures than it was trained on; it cannot be converted.",
+        )
+    if torch.allclose(values, wanted, rtol=1e-6, atol=0):
+        return None
+    return [float(value) for value in values]
