@@ -182,7 +182,7 @@ class FreeSeg(MaskMethod, TrainedMethod):
 
     def __init__(self, clip: ClipModel, config: FreeSegConfig | None = None):
         config = config or FreeSegConfig()
-        if "embed_width" not in config.generator.model_fields_set:
+        if not config.generator.embed_width:
             generator = config.generator.model_copy(update={"embed_width": clip.embed_dim})
             config = config.model_copy(update={"generator": generator})
         super().__init__(clip, config)

@@ -39,7 +39,9 @@ class GeneratorConfig(BaseModel):
     queries: int = Field(default=100, ge=1, description="Masks that are proposed for each picture.")
     decoder_layers: int = Field(default=10, ge=1, description="Layers of the masked-attention decoder.")
     decoder_ffn: int = Field(default=2048, ge=1, description="Hidden width of the decoder's FFN.")
-    embed_width: int = Field(default=512, ge=1, description="Width of text rows and class embeddings; the CLIP's own.")
+    embed_width: int = Field(
+        default=0, ge=0, description="Width of text rows and class embeddings; 0 is that of the CLIP."
+    )
     embed_hidden: int = Field(default=1024, ge=1, description="Hidden width of the class head.")
     pixel_mean: tuple[float, float, float] = Field(default=IMAGE_MEAN, description="Taken from RGB, 0 to 255.")
     pixel_std: tuple[float, float, float] = Field(default=IMAGE_STD, description="Divides what is left.")

@@ -75,7 +75,7 @@ def test_no_object_is_the_last_row_and_of_unit_length(host):
 
 
 def test_embeddings_take_the_width_of_the_clip_unless_told_otherwise():
-    assert FreeSegConfig(generator=FREESEG).generator.embed_width == 512
+    assert FreeSegConfig(generator=FREESEG).generator.embed_width == 0
     host = tiny_method("freeseg")
     assert host.config.generator.embed_width == host.clip.embed_dim == 24
     again = FreeSeg(tiny_clip(), FreeSegConfig(**host.config.model_dump()))
