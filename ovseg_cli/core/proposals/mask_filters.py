@@ -94,10 +94,10 @@ def remove_small_regions(mask: np.ndarray, min_area: int) -> tuple[np.ndarray, b
     """
     filled = mask | _small_pieces(~mask, min_area)
     pieces, count = ndimage.label(filled, structure=_NEIGHBOURS)
-    areas = np.bincount(pieces.ravel(), minlength=count + 1)[1:]
-    keep = areas >= min_area
+    sizes = np.bincount(pieces.ravel(), minlength=count + 1)[1:]
+    keep = sizes >= min_area
     if count and not keep.any():
-        keep[areas.argmax()] = True
+        keep[sizes.argmax()] = True
     cleaned = np.concatenate([[False], keep])[pieces]
     return cleaned, bool((cleaned != mask).any())
 

@@ -105,6 +105,15 @@ def test_small_regions_by_hand():
     assert remove_small_regions(expected, 2)[1] is False
 
 
+def test_regions_of_exactly_the_least_area_stay():
+    mask = np.zeros((5, 9), dtype=bool)
+    mask[:, :5] = True
+    mask[1, 1:3] = False  # a hole of two pixels
+    mask[2, 7:9] = True  # an island of two pixels
+    assert not remove_small_regions(mask, 2)[1]
+    assert remove_small_regions(mask, 3)[0].sum() == 25
+
+
 def test_pieces_that_touch_at_a_corner_are_one():
     mask = np.eye(4, dtype=bool)
     cleaned, changed = remove_small_regions(mask, 4)
