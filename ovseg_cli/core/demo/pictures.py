@@ -1,7 +1,7 @@
 """The demo's pictures: scored scenes side by side, and drawn ones labelled with the user's own words."""
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,12 +39,13 @@ def check_words(words: str) -> Vocabulary:
     return parse_classes(words)
 
 
-def comparison_picture(clip: str, request: DemoRequest, reporter: Reporter) -> Path:
-    """Some scored scenes: picture, ground truth, and every row's label map."""
+def comparison_picture(clip: str, tuned: Mapping[str, Path], request: DemoRequest, reporter: Reporter) -> Path:
+    """Some scored scenes: picture, ground truth, and the label maps of the rows that are drawn."""
     choice = resolve(EvalRequest(model="clip", data=(DATA,), clip=clip), request.folders, reporter).data[0]
     data = PreparedData.open(choice.spec, request.folders).subset("val")
     vocabulary = choice.spec.vocabulary(choice.split)
-    models = [segmenter_of(row, clip, request, reporter) for row in ROWS]
+    drawn_rows = [row for row in ROWS if row.drawn]
+    models = [segmenter_of(row, clip, tuned, request, reporter) for row in drawn_rows]
     queries = [model.query(vocabulary) for model in models]
     rows = []
     for place in PANEL_SCENES:
@@ -52,7 +53,7 @@ def comparison_picture(clip: str, request: DemoRequest, reporter: Reporter) -> P
         image = sample.image.permute(1, 2, 0).numpy()
         maps = [model.segment(image, query).label_map for model, query in zip(models, queries, strict=True)]
         rows.append(PanelRow(image, [np.asarray(sample.label, dtype=np.uint8), *maps]))
-    captions = ["picture", "ground truth", *(row.caption for row in ROWS)]
+    captions = ["picture", "ground truth", *(row.caption for row in drawn_rows)]
     unseen = choice.spec.unseen_ids(choice.split)
     drawn = side_by_side(
         rows,
@@ -81,7 +82,7 @@ def _legend_groups(spec: Spec, unseen: Sequence[int]) -> list[tuple[str, list[in
 def word_pictures(words: Vocabulary, clip: str, request: DemoRequest, reporter: Reporter) -> list[Path]:
     """Draw pictures that hold the user's words, and label them with these words, or as something else."""
     spec = load_spec(DATA.partition(":")[0])
-    model = segmenter_of(WORDS_ROW, clip, request, reporter)
+    model = segmenter_of(WORDS_ROW, clip, {}, request, reporter)
     query = model.query(with_something_else(words, spec.class_names), spec.preset.templates)
     palette = word_colors(query.class_names, query.readout.background, spec)
     folder, paths = request.out / "pictures", []

@@ -1,33 +1,67 @@
 """What the demo shows and what it was asked for. `ROWS` is the place for further methods: one line each."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ovseg_cli.core.evaluation.request import EvalRequest, resolve
 from ovseg_cli.core.prediction.segmenter import Segmenter
+from ovseg_cli.core.registry import METHODS
 from ovseg_cli.core.reporter import Reporter
+from ovseg_cli.core.runs import HOST
 from ovseg_cli.core.runtime import Folders, open_runtime
 
 DATA = "toy:combo"
 QUICK_IMAGES = 60
 TRAINING: dict[str, Any] = {}  # settings of the toy CLIPs beside their seed: none, the shipped one's recipe
+HOSTS = ("freeseg", "zegformer", "zsseg")
+MAFT: dict[str, Any] = {"host": {"iterations": 500}, "iterations": 250}
+"""Settings of MAFT and its host step that differ from the toy world's recipe, which `--full` takes: half as long."""
+FULL_MAFT: dict[str, Any] = {}  # the recipe itself
+QUICK_MAFT: dict[str, Any] = {"host": {"iterations": 30}, "iterations": 15}
+"""Under `--quick`: enough to see that everything runs, not enough to learn."""
+
+Part = Literal["host", "frozen", "tuned"]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the demo's table."""
+    """One line of the demo's table.
+
+    Attributes:
+        caption: As printed.
+        method: Its method.
+        settings: What differs from the method's defaults on the toy world.
+        host: Host whose masks are named; None where a method needs none.
+        part: Which of the models that come with a host: the host itself, frozen CLIP on its masks, or MAFT on them.
+        drawn: Whether the comparison picture has a column for it.
+    """
 
     caption: str
     method: str
     settings: dict[str, Any] = field(default_factory=dict)
+    host: str | None = None
+    part: Part | None = None
+    drawn: bool = True
 
 
-ROWS = (
+def host_rows(host: str) -> tuple[Row, ...]:
+    """A host, frozen CLIP on its masks, and MAFT on the same masks."""
+    title, drawn = METHODS[host].title, host == HOSTS[0]
+    return (
+        Row(title, host, host=host, part="host", drawn=drawn),
+        Row(f"IP-CLIP (frozen) on {title}", "ipclip", host=host, part="frozen", drawn=drawn),
+        Row(f"MAFT on {title}", "maft", host=host, part="tuned", drawn=drawn),
+    )
+
+
+DENSE_ROWS = (
     Row("CLIP", "clip"),
     Row("MaskCLIP", "maskclip", {"variant": "original"}),
-    Row("MaskCLIP, class residual", "maskclip", {"variant": "value-cls"}),
+    Row("MaskCLIP, class residual", "maskclip", {"variant": "value-cls"}, drawn=False),
 )
+ROWS = (*DENSE_ROWS, *(row for host in HOSTS for row in host_rows(host)))
 
 
 @dataclass(frozen=True)
@@ -54,8 +88,36 @@ class DemoRequest:
         return Folders(self.out / "datasets", self.out / "runs")
 
 
-def segmenter_of(row: Row, clip: str, request: DemoRequest, reporter: Reporter) -> Segmenter:
+def eval_request(row: Row, clip: str, seed: int, tuned: Mapping[str, Path], request: DemoRequest) -> EvalRequest:
+    """How a row is scored.
+
+    Args:
+        row: The row.
+        clip: Its CLIP; a run of MAFT and its host bring theirs.
+        seed: Seed of the CLIP and of what was trained with it.
+        tuned: Host → finished run of MAFT on its masks.
+        request: What was asked of the demo.
+    """
+    model, settings, own_clip = row.method, dict(row.settings), False
+    if row.host is not None:
+        run = tuned[row.host]
+        if row.part == "frozen":
+            settings["proposals"] = str(run / HOST)
+        else:
+            model, own_clip = str(run / HOST if row.part == "host" else run), True
+    return EvalRequest(
+        model=model,
+        data=(DATA,),
+        clip=None if own_clip else clip,
+        settings=settings,
+        limit=QUICK_IMAGES if request.quick else None,
+        gpus=request.gpus,
+        seed=seed,
+        force=True,  # plain CLIP may score below chance here: that is a finding of the demo, not a mistake
+    )
+
+
+def segmenter_of(row: Row, clip: str, tuned: Mapping[str, Path], request: DemoRequest, reporter: Reporter) -> Segmenter:
     """The model of a row as it was scored: with the data set's own settings."""
-    asked = EvalRequest(model=row.method, data=(DATA,), clip=clip, settings=row.settings, gpus=request.gpus)
-    choice = resolve(asked, request.folders, reporter).models[0]
+    choice = resolve(eval_request(row, clip, 0, tuned, request), request.folders, reporter).models[0]
     return Segmenter.build(choice, open_runtime(request.gpus), request.folders.cache, reporter)

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ovseg_cli.core.clip.model import RUN_FILE, load_clip
+from ovseg_cli.core.clip.model import load_clip
 from ovseg_cli.core.data.prepare import prepare
 from ovseg_cli.core.data.specs import load_spec
-from ovseg_cli.core.demo import plan
 from ovseg_cli.core.demo.pictures import PICTURE_NOTES, check_words, comparison_picture, word_pictures
-from ovseg_cli.core.demo.plan import DATA, ROWS, DemoRequest, Row
-from ovseg_cli.core.evaluation.request import EvalRequest, resolve
+from ovseg_cli.core.demo.plan import DATA, DENSE_ROWS, HOSTS, ROWS, DemoRequest, Row, eval_request, host_rows
+from ovseg_cli.core.demo.training import trained_clip, tuned_runs
+from ovseg_cli.core.evaluation.request import resolve
 from ovseg_cli.core.evaluation.results import Result
 from ovseg_cli.core.evaluation.session import find_scored, score
 from ovseg_cli.core.files import make_folder, write_text
@@ -26,7 +26,6 @@ from ovseg_cli.core.report.formats import render
 from ovseg_cli.core.report.grouping import Group
 from ovseg_cli.core.report.tables import View, result_table
 from ovseg_cli.core.reporter import Reporter
-from ovseg_cli.core.runs import list_runs
 
 
 @dataclass(frozen=True)
@@ -62,19 +61,26 @@ def run_demo(request: DemoRequest, reporter: Reporter) -> DemoOutcome:
     started = time.monotonic()
     words = check_words(request.words)
     make_folder(request.out)
-    steps = 4 if request.full_seeds else 3
+    steps = 5 if request.full_seeds else 4
     reporter.say(f"1/{steps} prepare: the toy world, drawn into {request.folders.data}")
     prepare(load_spec(DATA.partition(":")[0]), request.folders, reporter=reporter)
     clips = ["toy-clip"]
     if request.full_seeds:
         reporter.say(f"2/{steps} train: {request.full_seeds} toy CLIPs, {estimate(request.full_seeds)}")
-        clips = [str(_trained(seed, request, reporter)) for seed in range(request.full_seeds)]
+        clips = [str(trained_clip(seed, request, reporter)) for seed in range(request.full_seeds)]
+    reporter.say(
+        f"{steps - 2}/{steps} train: {', '.join(HOSTS)} on seen classes (step 1), MAFT on their masks (step 2)"
+    )
+    tuned = tuned_runs(clips, request, reporter)
     reporter.say(f"{steps - 1}/{steps} score: {len(ROWS)} rows on {DATA}")
-    groups = [_scored(row, clips, request, reporter) for row in ROWS]
+    groups = [_scored(row, clips, tuned, request, reporter) for row in ROWS]
     tables = _tables(groups)
     write_text(request.out / "table.md", render(tables, "markdown"))
     reporter.say(f"{steps}/{steps} draw: pictures, labelled by each row and by your words")
-    pictures = [comparison_picture(clips[0], request, reporter), *word_pictures(words, clips[0], request, reporter)]
+    pictures = [
+        comparison_picture(clips[0], tuned[0], request, reporter),
+        *word_pictures(words, clips[0], request, reporter),
+    ]
     seconds = time.monotonic() - started
     return DemoOutcome(tuple(tables), tuple(pictures), seconds, _next_steps(request), PICTURE_NOTES)
 
@@ -87,49 +93,30 @@ def estimate(seeds: int) -> str:
     return f"about {minutes * seeds:.0f} minutes of one core ({minutes:.0f} each, as the shipped one took)"
 
 
-def _trained(seed: int, request: DemoRequest, reporter: Reporter) -> Path:
-    """A toy CLIP of one seed: a finished one is used again, an unfinished one continued."""
-    from ovseg_cli.core.training.session import TrainRequest, train
-
-    earlier = [
-        r for r in list_runs(request.folders.runs) if r.kind == "toy-clip" and r.config["method"].get("seed") == seed
-    ]
-    if earlier and (earlier[0].path / RUN_FILE).exists():
-        return earlier[0].path
-    asked = TrainRequest(
-        "toy-clip",
-        {} if earlier else {**plan.TRAINING, "seed": seed},
-        resume=bool(earlier),
-        run=earlier[0].path if earlier else None,
-        gpus=request.gpus,
-    )
-    return Path(train(asked, request.folders, reporter)["run"])
-
-
-def _scored(row: Row, clips: Sequence[str], request: DemoRequest, reporter: Reporter) -> list[Result]:
+def _scored(
+    row: Row, clips: Sequence[str], tuned: Sequence[dict[str, Path]], request: DemoRequest, reporter: Reporter
+) -> list[Result]:
     """Score one row on every CLIP; the seed of a result is that of its CLIP."""
     results = []
     for seed, clip in enumerate(clips):
-        asked = EvalRequest(
-            model=row.method,
-            data=(DATA,),
-            clip=clip,
-            settings=row.settings,
-            limit=plan.QUICK_IMAGES if request.quick else None,
-            gpus=request.gpus,
-            seed=seed,
-            force=True,  # plain CLIP may score below chance here: that is a finding of the demo, not a mistake
-        )
-        planned = resolve(asked, request.folders, reporter)
+        planned = resolve(eval_request(row, clip, seed, tuned[seed], request), request.folders, reporter)
         stored = find_scored(planned, request.folders, reporter)
         results.append((stored or score(planned, request.folders, reporter)[0]).result)
     return results
 
 
 def _tables(groups: Sequence[Group]) -> list[Table]:
+    """All rows; then dense rows against CLIP, and on each host's masks the others against frozen CLIP."""
     view = View()
     title = "Toy world, unseen classes by combination" + (" (mean of seeds)" if len(groups[0]) > 1 else "")
-    return [result_table(groups, view, title), difference_table(groups[1:], groups[0], view)]
+    tables = [result_table(groups, view, title, [row.caption for row in ROWS])]
+    for family in (DENSE_ROWS, *(host_rows(host) for host in HOSTS)):
+        rows = [(row, group) for row, group in zip(ROWS, groups, strict=True) if row in family]
+        base = next((pair for pair in rows if pair[0].part == "frozen"), rows[0])
+        others = [pair for pair in rows if pair is not base]
+        captions = [row.caption for row, _ in (*others, base)]
+        tables.append(difference_table([group for _, group in others], base[1], view, captions))
+    return tables
 
 
 def _next_steps(request: DemoRequest) -> tuple[tuple[str, str], ...]:

@@ -19,7 +19,7 @@ from ovseg_cli.core.evaluation.request import EvalPlan, EvalRequest, result_name
 from ovseg_cli.core.evaluation.results import Facts, Result
 from ovseg_cli.core.files import digest_of
 from ovseg_cli.core.methods.build import ModelChoice, build_method
-from ovseg_cli.core.methods.texts import default_templates, method_text
+from ovseg_cli.core.methods.texts import default_templates, method_text, training_doubt
 from ovseg_cli.core.reporter import Reporter
 from ovseg_cli.core.runs import CONFIG, Run, create_run, is_run_path, list_runs, open_run, typed_command
 from ovseg_cli.core.runtime import Folders, Runtime, open_runtime
@@ -93,7 +93,7 @@ def find_scored(plan: EvalPlan, folders: Folders, reporter: Reporter) -> Scored 
         "vocabulary": vocabulary.digest(),
     }
     readout = describe_readout(readout_of(request, vocabulary, method), vocabulary)
-    protocol = {**readout, "method": method.config.model_dump(mode="json"), "limit": request.limit}
+    protocol = {**readout, "method": _settings_of(method), "limit": request.limit}
     for run in list_runs(folders.runs):
         path = run.path / "results" / f"{result_name(choice, plan.subsets[0], request, _changed(model, request))}.json"
         if run.method != model.method or not run.is_finished or not path.is_file():
@@ -136,6 +136,8 @@ def _score_one(
     vocabulary = vocabulary_of(choice, request, type(method), model.run)
     with group.main_first():
         text = method_text(method, vocabulary, folders.cache, reporter)
+    if doubt := training_doubt(method, vocabulary):
+        reporter.warn(f"{choice.label}: {doubt}")
     readout = readout_of(request, vocabulary, method)
     facts = _facts(choice, subset, prepared, method, vocabulary, run, request, runtime)
     stem = result_name(choice, subset, request, _changed(model, request))
@@ -229,8 +231,10 @@ def _facts(
         notes.append(f"Of {choice.spec.name} {subset} only {have:,} of the official {official:,} pictures are here.")
     if request.limit:
         notes.append(f"Only the first {request.limit} pictures were scored.")
+    if doubt := training_doubt(method, vocabulary):
+        notes.append(doubt)
     protocol = {
-        "method": method.config.model_dump(mode="json"),
+        "method": _settings_of(method),
         "templates": list(vocabulary.templates),
         "names": request.names,
         "synonym_rule": vocabulary.synonym_rule,
@@ -255,6 +259,15 @@ def _facts(
         command=typed_command(),
         notes=tuple(notes),
     )
+
+
+def _settings_of(method: "Method") -> dict[str, Any]:
+    """Settings for the protocol; masks of a host's run go by the host's name, so that its seeds share a protocol."""
+    settings = method.config.model_dump(mode="json")
+    proposals = settings.get("proposals")
+    if proposals and is_run_path(proposals) and (Path(proposals) / CONFIG).is_file():
+        settings["proposals"] = f"run of {open_run(Path(proposals)).method}"
+    return settings
 
 
 def _clip_of(name: str, seed: int) -> tuple[str, int]:

@@ -11,13 +11,16 @@ from ovseg_cli.core.report.grouping import Group, row_labels
 from ovseg_cli.core.report.tables import RULES, View, mean_cell, score_column, score_names
 
 
-def difference_table(groups: Sequence[Group], baseline: Group, view: View | None = None) -> Table:
+def difference_table(
+    groups: Sequence[Group], baseline: Group, view: View | None = None, labels: Sequence[str] | None = None
+) -> Table:
     """Make the table of differences to a baseline, in percentage points.
 
     Args:
         groups: One row each; the baseline itself is left out.
         baseline: What is subtracted.
         view: Rule, split, resamples.
+        labels: Names of the rows and, last, of the baseline; None finds some that tell them apart.
 
     Returns:
         For single results the paired interval over images, marked where it excludes 0. Where a group has several
@@ -34,7 +37,7 @@ def difference_table(groups: Sequence[Group], baseline: Group, view: View | None
     for group in rivals:
         check_paired(group[0], baseline[0])
     names = score_names([group[0] for group in rivals], view.split)
-    labels = row_labels([*rivals, baseline])
+    labels = labels or row_labels([*rivals, baseline])
     facts = (Column("method", "method"), Column("data", "data", shown=False))
     columns = (*facts, *(score_column(name, view, points=True) for name in names))
     rows = tuple(

@@ -55,7 +55,12 @@ class View:
         return "present" if self.rule == "union" else "union"
 
 
-def result_table(groups: Sequence[Group], view: View | None = None, title: str | None = None) -> Table:
+def result_table(
+    groups: Sequence[Group],
+    view: View | None = None,
+    title: str | None = None,
+    labels: Sequence[str] | None = None,
+) -> Table:
     """Make the table of scores, in percent.
 
     Args:
@@ -63,6 +68,7 @@ def result_table(groups: Sequence[Group], view: View | None = None, title: str |
             `grouping.group_seeds`) mean ± sample standard deviation.
         view: Rule, split, intervals.
         title: Of the table; None names the data set where there is only one.
+        labels: Names of the rows; None finds some that tell them apart.
 
     Returns:
         Shown: method, the scores that the results have, and what differs among data, subset, candidates and the
@@ -82,9 +88,8 @@ def result_table(groups: Sequence[Group], view: View | None = None, title: str |
         *(score_column(name, view) for name in names),
         *_tail_columns(firsts, names, view),
     )
-    rows = [
-        _row(label, group, names, view) for label, group in zip(row_labels(groups, ["candidates"]), groups, strict=True)
-    ]
+    labels = labels or row_labels(groups, ["candidates"])
+    rows = [_row(label, group, names, view) for label, group in zip(labels, groups, strict=True)]
     data = sorted({first.data for first in firsts})
     title = title or (f"Results on {data[0]}" if len(data) == 1 else "Results")
     return Table(title, columns, tuple(rows), _notes(groups, view))

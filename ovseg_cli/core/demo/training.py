@@ -1,0 +1,132 @@
+"""What the demo trains: toy CLIPs, and MAFT with its hosts. What is finished is used again, what is not goes on."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+import ovseg_cli
+from ovseg_cli.core.clip.model import RUN_FILE
+from ovseg_cli.core.demo import plan
+from ovseg_cli.core.demo.plan import DATA, HOSTS, DemoRequest
+from ovseg_cli.core.errors import OvsegError
+from ovseg_cli.core.files import write_text
+from ovseg_cli.core.reporter import Reporter
+from ovseg_cli.core.runs import HOST, Run, list_runs
+
+
+def trained_clip(seed: int, request: DemoRequest, reporter: Reporter) -> Path:
+    """A toy CLIP of one seed: a finished one is used again, an unfinished one continued."""
+    from ovseg_cli.core.training.session import TrainRequest, train
+
+    earlier = [
+        r for r in list_runs(request.folders.runs) if r.kind == "toy-clip" and r.config["method"].get("seed") == seed
+    ]
+    if earlier and (earlier[0].path / RUN_FILE).exists():
+        return earlier[0].path
+    asked = TrainRequest(
+        "toy-clip",
+        {} if earlier else {**plan.TRAINING, "seed": seed},
+        resume=bool(earlier),
+        run=earlier[0].path if earlier else None,
+        gpus=request.gpus,
+    )
+    return Path(train(asked, request.folders, reporter)["run"])
+
+
+def settings_of(request: DemoRequest) -> dict[str, Any]:
+    """Settings of MAFT and its host step that differ from the toy world's recipe."""
+    if request.full_seeds:
+        return plan.FULL_MAFT
+    return plan.QUICK_MAFT if request.quick else plan.MAFT
+
+
+def tuned_runs(clips: Sequence[str], request: DemoRequest, reporter: Reporter) -> list[dict[str, Path]]:
+    """Train MAFT on each host, for each CLIP; several at a time where there are several cores.
+
+    Returns:
+        For each CLIP: host → finished run.
+    """
+    wanted = [(seed, host) for seed in range(len(clips)) for host in HOSTS]
+    missing = [pair for pair in wanted if _finished(*pair, clips, request) is None]
+    if missing:
+        for _ in reporter.track(_train_all(missing, clips, request), "training MAFT and its hosts", len(missing)):
+            pass
+    found: list[dict[str, Path]] = [{} for _ in clips]
+    for seed, host in wanted:
+        run = _finished(seed, host, clips, request)
+        assert run is not None, "a training that ends without an error leaves a finished run"
+        found[seed][host] = run.path
+    return found
+
+
+def _finished(seed: int, host: str, clips: Sequence[str], request: DemoRequest) -> Run | None:
+    return next((run for run in _runs(seed, host, clips, request) if run.is_finished), None)
+
+
+def _runs(seed: int, host: str, clips: Sequence[str], request: DemoRequest) -> Iterator[Run]:
+    """Runs of MAFT with the very settings of the demo."""
+    settings = settings_of(request)
+    for run in list_runs(request.folders.runs):
+        if run.method != "maft" or run.kind != "segmentation":
+            continue
+        of_run = {**run.config["method"], **run.config.get("training", {})}
+        same = of_run.get("host") == host and of_run.get("seed") == seed and run.config["clip"]["name"] == clips[seed]
+        same = same and all(of_run.get(key) == value for key, value in settings.items() if key != HOST)
+        if same and run.config.get(HOST, {}) == settings.get(HOST, {}):
+            yield run
+
+
+def _train_all(
+    missing: Sequence[tuple[int, str]], clips: Sequence[str], request: DemoRequest
+) -> Iterator[tuple[int, str]]:
+    """Train in processes of their own, one thread each: small networks gain nothing from more."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with ThreadPoolExecutor(max_workers=max(1, min(cores, len(missing)))) as pool:
+        jobs = {pool.submit(_train_one, *pair, clips, request): pair for pair in missing}
+        try:
+            for job in as_completed(jobs):
+                job.result()
+                yield jobs[job]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _train_one(seed: int, host: str, clips: Sequence[str], request: DemoRequest) -> None:
+    begun = next(_runs(seed, host, clips, request), None)
+    words = ["train", "maft", *_places(request)]
+    if begun is not None:
+        words += ["--resume", "--run", str(begun.path)]
+    else:
+        config = request.out / f"maft-{host}.toml"
+        write_text(config, tomli_w.dumps(dict(settings_of(request))))
+        words += ["--data", DATA, "--host", host, "--clip", clips[seed], "--seed", str(seed), "--config", str(config)]
+    here = str(Path(ovseg_cli.__file__).resolve().parents[1])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": _joined(here, os.environ.get("PYTHONPATH"))}
+    command = [sys.executable, "-m", "ovseg_cli.app", *words]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode == -2 or done.returncode == 130:
+        raise KeyboardInterrupt
+    if done.returncode:
+        raise OvsegError(f"training MAFT on {host} failed: {_last_words(done.stderr)}", f"Try: ovseg {' '.join(words)}")
+
+
+def _places(request: DemoRequest) -> list[str]:
+    gpus = [] if request.gpus is None else ["--gpus", str(min(1, request.gpus))]
+    return ["--data-root", str(request.folders.data), "--runs", str(request.folders.runs), *gpus]
+
+
+def _joined(first: str, rest: str | None) -> str:
+    return first if not rest else f"{first}{os.pathsep}{rest}"
+
+
+def _last_words(stderr: str) -> str:
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("error")]
+    return (errors or lines or ["no reason was given"])[-1].removeprefix("error: ")
