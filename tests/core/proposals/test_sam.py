@@ -202,6 +202,13 @@ def test_small_crops_win_over_the_whole_picture():
     assert torch.equal(proposals.masks, masks[1:]) and proposals.scores.tolist() == [0.5]
 
 
+def test_smaller_crops_rank_higher():
+    sam = make("tiny-sam", points_per_side=2, stability=0.5)
+    sam.network = Discs()  # type: ignore[assignment]
+    ranks = [sam._crop(picture(160, 160), n, crop)[3] for n, crop in ((0, (0, 0, 160, 160)), (1, (0, 0, 80, 80)))]
+    assert len(ranks[0]) and len(ranks[1]) and ranks[0].max() < ranks[1].min()
+
+
 def test_min_area_removes_holes_and_islands_and_what_became_double():
     sam = make("tiny-sam", min_area=3)
     masks = torch.zeros(3, 12, 12, dtype=torch.bool)
