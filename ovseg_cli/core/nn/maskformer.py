@@ -4,8 +4,6 @@ Published: Cheng et al., "Per-Pixel Classification is Not All You Need for Seman
 the two hosts change is the class head: an embedding of CLIP's width instead of class logits.
 """
 
-from collections.abc import Mapping
-
 from torch import Tensor, nn
 
 from ovseg_cli.core.errors import ShapeError
@@ -69,17 +67,3 @@ class MaskFormerGenerator(nn.Module):
         maps = self.backbone(images)
         mask_features = self.sem_seg_head["pixel_decoder"](maps)
         return self.sem_seg_head["predictor"](maps[self.config.memory], mask_features)
-
-
-def maskformer_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the generator's part of an official checkpoint of ZSSeg or ZegFormer; the names stay as they are.
-
-    What the predictor holds beside its network is left out: CLIP, the background vector and the logit scale.
-    """
-    beside = ("clip_model.", "bg_feature", "logit_scale", "text_features")
-    head = "sem_seg_head.predictor."
-    return {
-        key: value
-        for key, value in state.items()
-        if key.startswith(("backbone.", "sem_seg_head.")) and not key.startswith(tuple(head + name for name in beside))
-    }
