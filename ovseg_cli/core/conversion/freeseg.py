@@ -23,7 +23,7 @@ from ovseg_cli.core.conversion.ledger import Ledger
 from ovseg_cli.core.errors import UsageError
 from ovseg_cli.core.methods.freeseg import FreeSeg
 from ovseg_cli.core.nn.generator import official_state
-from ovseg_cli.core.nn.generator_config import GeneratorConfig, half_statistics
+from ovseg_cli.core.nn.generator_config import GeneratorConfig
 from ovseg_cli.core.nn.resnet_config import ResNetConfig
 
 UNTOLD = ("points", "interaction_heads", "groups", "dropout", "pixel_mean", "pixel_std")
@@ -41,6 +41,8 @@ def import_freeseg(ledger: Ledger, asked: Asked) -> Imported:
     learned = ledger.has(f"{ADAPTER}prompt_learner.")
     refuse_learned_prompt(ledger, ADAPTER, asked.has_templates)
     method, choices = read_freeseg(ledger, clip, dict(asked.settings), asked, crops=learned)
+    ledger.ignore("IPCLIP.", "the image tower that MAFT tuned: --method maft loads it")
+    ledger.ignore("T.", "a copy of the original image tower, which the code never uses")
     check_constants(ledger)
     classes = count_training_classes(ledger)
     return Imported(method, clip, True, [*of_clip, *choices], training_classes=classes)
@@ -83,14 +85,12 @@ def clip_depth(clip: ClipModel) -> int:
 
 
 def _generator_sizes(ledger: Ledger, asked: dict[str, Any]) -> tuple[GeneratorConfig, list[Choice]]:
-    """Return the generator's sizes; statistics follow the file where it was brought to half precision."""
+    """Return the generator's sizes."""
     where = ledger.where
     backbone, of_backbone = backbone_sizes(ledger, take_table(asked, "backbone"))
     known = {"points": asked["points"]} if "points" in asked else {}
     try:
-        state = ledger.state
-        read = GeneratorConfig.from_state_dict(state, backbone=ResNetConfig(), **known, **_LOOSE)
-        read = read.model_copy(update=half_statistics(state))
+        read = GeneratorConfig.from_state_dict(ledger.state, backbone=ResNetConfig(), **known, **_LOOSE)
     except KeyError as error:
         raise missing_size(where, error) from error
     from_shapes = {key: value for key, value in read.model_dump().items() if key != "backbone"}

@@ -50,6 +50,7 @@ class Imported:
         choices: Every value that no shape tells, with its source.
         host: The method that makes its masks, or None.
         training_classes: How many classes it was trained on, where the file tells.
+        joint: Settings of the host that hold only where it makes this method's masks.
     """
 
     method: TrainedMethod
@@ -58,6 +59,7 @@ class Imported:
     choices: list[Choice]
     host: TrainedMethod | None = None
     training_classes: int | None = None
+    joint: dict[str, Any] = field(default_factory=dict)
 
 
 def fill_generator(generator: nn.Module, found: Mapping[str, Tensor], where: str) -> None:

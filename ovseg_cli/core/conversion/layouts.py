@@ -25,13 +25,13 @@ def layout_of(names: Collection[str]) -> str | None:
 
 
 def check_layout(names: Collection[str], method: str, where: str) -> None:
-    """Make sure that a checkpoint is one of the method.
+    """Make sure that a checkpoint is one of the method; one of MAFT holds a whole FreeSeg too.
 
     Raises:
         UsageError: It is of another method, or of none that is known.
     """
     found = layout_of(names)
-    if found == method:
+    if found == method or (found, method) == ("maft", "freeseg"):
         return
     if found is not None:
         raise UsageError(f"{where}: this looks like a checkpoint of {found}.", f"Use --method {found}.")

@@ -20,8 +20,10 @@ from ovseg_cli.core.conversion.importer import (
 )
 from ovseg_cli.core.conversion.ledger import Ledger, check_fit
 from ovseg_cli.core.errors import UsageError
+from ovseg_cli.core.methods.build import merge
 from ovseg_cli.core.methods.freeseg import FreeSegConfig
 from ovseg_cli.core.methods.maft import TOWER, Maft, MaftConfig
+from ovseg_cli.core.nn.generator_config import half_statistics
 from ovseg_cli.core.runs import HOST
 
 TUNED = "IPCLIP."
@@ -38,7 +40,7 @@ def import_maft(ledger: Ledger, asked: Asked) -> Imported:
     own, of_host = split_host(asked.settings)
     clip, of_clip = read_clip(ledger, CLIP, asked.clip, "converted")
     refuse_learned_prompt(ledger, ADAPTER, asked.has_templates)
-    host, host_choices = read_freeseg(ledger, clip, of_host, asked, crops=False)
+    host, host_choices = read_freeseg(ledger, clip, dict(of_host), asked, crops=False)
     official = {
         "start_layer": (clip_depth(clip) * 2 // 3, "default; code: 8 of 12 for ViT-B/16, 16 of 24 for ViT-L/14"),
     }
@@ -53,7 +55,23 @@ def import_maft(ledger: Ledger, asked: Asked) -> Imported:
     check_constants(ledger)
     classes = count_training_classes(ledger)
     named = [Choice(f"{HOST}.{c.setting}", c.value, c.source) for c in host_choices]
-    return Imported(method, clip, True, [*of_clip, *choices, *named], host, classes)
+    joint = _joint_statistics(ledger, of_host)
+    named += [
+        Choice(f"{HOST}.generator.{key}, in MAFT", value, "rounded, as all constants of a model in half precision")
+        for key, value in joint.get("generator", {}).items()
+    ]
+    return Imported(method, clip, True, [*of_clip, *choices, *named], host, classes, joint)
+
+
+def _joint_statistics(ledger: Ledger, of_host: dict[str, Any]) -> dict[str, Any]:
+    """Return the host's settings where it makes MAFT's masks.
+
+    A whole model that was brought to half precision had the generator's constants rounded with it, and MAFT's numbers
+    belong to these; the host's own numbers belong to the published ones.
+    """
+    said = of_host.get("generator", {})
+    rounded = {key: list(value) for key, value in half_statistics(ledger.state).items() if key not in said}
+    return {"generator": rounded} if rounded else {}
 
 
 def split_host(settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -75,4 +93,4 @@ def split_host(settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
     only = [key for key in own if key not in MaftConfig.model_fields and key in FreeSegConfig.model_fields]
     of_host = {key: own.pop(key) for key in only}
     shared = {key: own[key] for key in SHARED if key in own}
-    return own, {**shared, **of_host, **table}
+    return own, merge(merge(shared, of_host), table)

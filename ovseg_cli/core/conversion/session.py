@@ -21,7 +21,7 @@ from ovseg_cli.core.conversion.zsseg import import_zsseg
 from ovseg_cli.core.data.find import find_data
 from ovseg_cli.core.errors import UsageError
 from ovseg_cli.core.files import explain_os_error, make_folder, write_bytes
-from ovseg_cli.core.methods.build import DEFAULT_CLIP, HOST_CLIP, OWN_CLIP
+from ovseg_cli.core.methods.build import DEFAULT_CLIP, HOST_CLIP, JOINT, OWN_CLIP
 from ovseg_cli.core.methods.texts import default_templates, names_of, training_vocabulary
 from ovseg_cli.core.methods.trained import TrainedMethod
 from ovseg_cli.core.reporter import Reporter
@@ -178,11 +178,12 @@ def _check_training_classes(imported: Imported, data: "DataChoice | None", where
         return
     seen, every = len(data.spec.seen_ids(data.split)), data.spec.num_classes
     if count != seen:
-        trained_on_all = f"It was trained on all of them: --data {data.spec.name}:none"
+        on_all = f"It was trained on all of them: --data {data.spec.name}:none"
+        other = "Name the data set and split that it was trained on, or leave --data out."
         raise UsageError(
             f"--data {data.label}: has {seen} seen classes, but {where} was trained on {count} "
             "(criterion.empty_weight).",
-            trained_on_all if count == every else "Name the data set and split that it was trained on, or leave it out.",
+            on_all if count == every else other,
         )
 
 
@@ -229,15 +230,14 @@ def _write(conversion: Conversion, request: ConvertRequest, folders: Folders, pa
     import torch
 
     imported = conversion.imported
-    named = {"name": OWN_CLIP} if imported.has_clip else dict(zip(("name", "pretrained"), _named_clip(request)))
+    name, pretrained = _named_clip(request)
+    named = {"name": OWN_CLIP} if imported.has_clip else {"name": name, "pretrained": pretrained}
     run = _begin(conversion, request, folders, path, imported.method, KIND, named)
     if imported.has_clip:
         clip = imported.clip
         made = {"converted from": conversion.checkpoint.path.name}
         tokenizer = clip.tokenizer.to_json()
-        save_clip(
-            path / RUN_FILE, clip.module, clip.open_clip_config, tokenizer, clip.preprocess, made, torch.float32
-        )
+        save_clip(path / RUN_FILE, clip.module, clip.open_clip_config, tokenizer, clip.preprocess, made, torch.float32)
     _finish(run, imported.method)
     if imported.host is not None:
         host = _begin(conversion, request, folders, path / HOST, imported.host, HOST, {"name": HOST_CLIP})
@@ -272,6 +272,8 @@ def _begin(
         },
         "fingerprints": {"checkpoint": conversion.checkpoint.digest},
     }
+    if kind == KIND and conversion.imported.joint:
+        tables[JOINT] = conversion.imported.joint
     return create_run(folders.runs, kind, method.name, data.label if data else "", tables, path=path)
 
 

@@ -30,6 +30,8 @@ OWN_CLIP = "."
 """Name of the CLIP in the config of a run that brings its own, as converted checkpoints do."""
 HOST_CLIP = ".."
 """The same in the config of a host whose CLIP is that of the run it lies in."""
+JOINT = "host_settings"
+"""Table in the config of a run: settings that its host has where it makes the run's masks, not where it runs alone."""
 
 
 @dataclass(frozen=True)
@@ -286,7 +288,8 @@ def open_source(
             raise UsageError(
                 "proposals = host: only a run of maft has a host of its own.", "Name a run or a generator."
             )
-        return _open_host(choice.run.path / HOST, choice, clip, device, reporter)
+        joint = choice.run.config.get(JOINT, {})
+        return _open_host(choice.run.path / HOST, choice, clip, device, reporter, joint)
     if is_run_path(name):
         path = Path(name)
         is_run = (path / CONFIG).is_file()
@@ -295,9 +298,14 @@ def open_source(
 
 
 def _open_host(
-    path: Path, choice: ModelChoice, clip: "ClipModel", device: "torch.device | str", reporter: Reporter
+    path: Path,
+    choice: ModelChoice,
+    clip: "ClipModel",
+    device: "torch.device | str",
+    reporter: Reporter,
+    settings: Mapping[str, Any] | None = None,
 ) -> "MaskMethod":
-    found = choose_model(str(path), path.parent)
+    found = choose_model(str(path), path.parent, settings=settings)
     same = (found.clip, found.pretrained) == (choice.clip, choice.pretrained)
     host: Any = build_method(found, device, reporter, clip if same else None)
     if not hasattr(host, "propose"):

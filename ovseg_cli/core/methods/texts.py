@@ -65,6 +65,32 @@ def seen_rows(vocabulary: Vocabulary, training_names: Iterable[str]) -> Tensor:
     return torch.tensor([any(normal_name(n) in known for n in (name, *words)) for name, words in classes])
 
 
+def training_doubt(method: Method, vocabulary: Vocabulary) -> str | None:
+    """Say why scores of unseen classes may be none: a method was trained on such classes, or nobody knows on which.
+
+    Returns:
+        A sentence, or None where there is no doubt.
+    """
+    if not any(vocabulary.unseen) or not hasattr(method, "training_names"):
+        return None
+    if method.training_names is None:
+        return (
+            "Nobody knows which classes this model was trained on, so that its unseen classes may be seen ones; "
+            "`ovseg convert --data` says it."
+        )
+    known = seen_rows(vocabulary, method.training_names)
+    names = [
+        n for n, seen, unseen in zip(vocabulary.class_names, known, vocabulary.unseen, strict=True) if seen and unseen
+    ]
+    if not names:
+        return None
+    shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    return (
+        f"Not zero-shot: {len(names)} of the {sum(vocabulary.unseen)} classes that this split calls unseen were trained "
+        f"on: {shown}."
+    )
+
+
 def normal_name(name: str) -> str:
     """Bring a class name to one spelling: lower case, single spaces for hyphens and underscores."""
     return " ".join(name.lower().replace("-", " ").replace("_", " ").split())

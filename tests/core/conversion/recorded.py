@@ -1,4 +1,4 @@
-"""The recorded model in the official layout, as a user would meet it: one file, and a TOML for what it does not hold."""
+"""The recorded model in the official layout, as users meet it: one file, and a TOML for what it does not hold."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`ovseg convert` on the recorded checkpoint (parity/maft, section 5): the run gives the scores of the official code."""
+"""`ovseg convert` on the recorded checkpoint (parity/maft, section 5): the run gives the official scores."""
 
 import json
 import re
@@ -75,8 +75,9 @@ def test_a_bare_file_of_half_precision_and_safetensors_give_the_same_run(recorde
     assert len(digests) == 1
 
 
-def test_step_one_alone_is_a_run_of_freeseg(recorded, tmp_path, cli):
-    file = recorded.save(tmp_path, state=recorded.step_one())
+@pytest.mark.parametrize("alone", [True, False])
+def test_step_one_is_a_run_of_freeseg_also_out_of_a_checkpoint_of_maft(recorded, tmp_path, cli, alone):
+    file = recorded.save(tmp_path, state=recorded.step_one() if alone else recorded.state)
     config = recorded.save_settings(tmp_path)
     answer = cli("convert", file, "--method", "freeseg", "--config", config, "--out", "run")
     assert answer.code == 0, answer.err
@@ -126,7 +127,8 @@ def test_words_are_refused_where_the_text_tower_has_no_tokenizer(recorded, run):
 def test_other_interaction_heads_give_other_scores(recorded, tmp_path, cli):
     """The settings reach the network: nothing is read from the file that no shape tells."""
     heads = recorded.config["dims"]["MODEL.SEM_SEG_HEAD.NUM_HEADS"]
-    file, config = recorded.save(tmp_path), recorded.save_settings(tmp_path, generator={"interaction_heads": heads // 2})
+    file = recorded.save(tmp_path)
+    config = recorded.save_settings(tmp_path, generator={"interaction_heads": heads // 2 or 2})
     assert cli("convert", file, "-m", "maft", "--config", config, "--out", "run").code == 0
     size = tuple(recorded.config["output_sizes"][0])
     scores = load(tmp_path / "run", device="cpu").predict_scores(recorded.pictures, recorded.text, size)
