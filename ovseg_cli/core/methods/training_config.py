@@ -64,9 +64,9 @@ class TrainingConfig(BaseModel):
         default=(), description="Short sides in pixels of which each picture gets one; none keeps the picture's own."
     )
     scale_range: tuple[float, float] = Field(
-        default=(1.0, 1.0), description="The chosen short side and max_long_side times a random factor of this range."
+        default=(1.0, 1.0), description="The chosen short side and train_long_side times a random factor of this range."
     )
-    max_long_side: int = Field(
+    train_long_side: int = Field(
         default=2560,
         ge=0,
         description="Pictures are made smaller where the long side would exceed this; 0 is no limit.",
@@ -104,9 +104,9 @@ class TrainingConfig(BaseModel):
         low, high = self.scale_range
         if not 0 < low <= high:
             raise ValueError(f"scale_range {[low, high]} must be two positive factors, the smaller one first")
-        if self.max_long_side and self.short_sides and max(self.short_sides) > self.max_long_side:
+        if self.train_long_side and self.short_sides and max(self.short_sides) > self.train_long_side:
             raise ValueError(
-                f"a short side of {max(self.short_sides)} exceeds max_long_side {self.max_long_side}; raise the latter"
+                f"a short side of {max(self.short_sides)} exceeds train_long_side {self.train_long_side}; raise the latter"
             )
         if self.crop_max_share < 1 and not self.crop_size:
             raise ValueError("crop_max_share needs a crop; set crop_size too")

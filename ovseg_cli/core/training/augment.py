@@ -92,19 +92,19 @@ def draw(rng: np.random.Generator, training: TrainingConfig) -> Draw:
     )
 
 
-def resized_size(size: Size, drawn: Draw, max_long_side: int) -> Size:
+def resized_size(size: Size, drawn: Draw, train_long_side: int) -> Size:
     """Return the (H, W) that a picture is resized to: aspect ratio kept, long side bounded (0: unbounded)."""
     short = max(1, int((drawn.short_side or min(size)) * drawn.factor))
     scale = short / min(size)
-    longest = max_long_side * drawn.factor
-    if max_long_side and max(size) * scale > longest:
+    longest = train_long_side * drawn.factor
+    if train_long_side and max(size) * scale > longest:
         scale = longest / max(size)
     return max(1, int(size[0] * scale + 0.5)), max(1, int(size[1] * scale + 0.5))
 
 
 def example_size(size: Size, drawn: Draw, training: TrainingConfig) -> Size:
     """Return the (H, W) of the example that a picture of a size becomes, without reading it."""
-    height, width = resized_size(size, drawn, training.max_long_side)
+    height, width = resized_size(size, drawn, training.train_long_side)
     side = training.crop_size
     return (min(height, side), min(width, side)) if side else (height, width)
 
@@ -121,7 +121,7 @@ def place(label: np.ndarray, drawn: Draw, training: TrainingConfig, ignore: int)
     Source: detectron2's RandomCrop_CategoryAreaConstraint: a crop with one class alone is drawn anew as well; after the
     last try the crop is taken as it is.
     """
-    full = resized_size(_size_of(label), drawn, training.max_long_side)
+    full = resized_size(_size_of(label), drawn, training.train_long_side)
     height, width = example_size(_size_of(label), drawn, training)
     tries = drawn.corners if training.crop_max_share < 1 else drawn.corners[:1]
     for v, u in tries:

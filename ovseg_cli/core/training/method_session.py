@@ -142,6 +142,10 @@ def _train(
     data = _data_of(plan, folders, masks)
     if data.skipped:
         reporter.say(f"{data.skipped} pictures show no seen class and are left out")
+    begun = has_checkpoint(run.path / "checkpoints")
+    if not begun:
+        with group.main_first():
+            method.begin_training(plan.training, reporter)
     task = MethodTask(method, data, text)
     with folder_lock(run.path, "training") if group.is_main else nullcontext():
         progress = fit(
@@ -150,7 +154,7 @@ def _train(
             run.path,
             reporter,
             runtime.device,
-            resume=has_checkpoint(run.path / "checkpoints"),
+            resume=begun,
             group=group,
             identity={"data": data.digest, "CLIP": method.clip.digest},
         )

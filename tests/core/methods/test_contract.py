@@ -43,6 +43,15 @@ def test_class_says_what_list_and_show_print(method):
     assert set(method.sources) == set(method.Config.model_fields)
 
 
+def test_settings_and_training_settings_share_no_name(method):
+    training = getattr(method, "Training", None)
+    if training is None:
+        return
+    assert not set(method.Config.model_fields) & set(training.model_fields)
+    for name, field in training.model_fields.items():
+        assert field.description and field.description.endswith("."), f"{name} has no sentence"
+
+
 @pytest.mark.parametrize("size", SIZES, ids=lambda s: f"{s[0]}x{s[1]}")
 def test_any_picture_gets_a_finite_score_for_every_name(method, size):
     image = picture(*size)

@@ -31,7 +31,7 @@ def test_lists_of_a_toml_file_are_taken() -> None:
         ({"batch_size": 2, "accumulate": 3}, "cannot be cut into accumulate = 3 parts"),
         ({"scale_range": (2.0, 0.5)}, "the smaller one first"),
         ({"scale_range": (0.0, 0.5)}, "two positive factors"),
-        ({"short_sides": (320, 960), "max_long_side": 800}, "a short side of 960 exceeds max_long_side 800"),
+        ({"short_sides": (320, 960), "train_long_side": 800}, "a short side of 960 exceeds train_long_side 800"),
         ({"crop_max_share": 0.75}, "crop_max_share needs a crop"),
         ({"pad_value": 256}, "less than or equal to 255"),
         ({"short_sides": (0,)}, "greater than or equal to 1"),
@@ -46,7 +46,7 @@ def test_what_does_not_fit_is_refused_with_a_reason(settings: dict[str, Any], me
 
 
 def test_a_limit_of_zero_is_none() -> None:
-    assert TrainingConfig(short_sides=(4000,), max_long_side=0).max_long_side == 0
+    assert TrainingConfig(short_sides=(4000,), train_long_side=0).train_long_side == 0
 
 
 def test_unknown_settings_offer_the_nearest() -> None:
