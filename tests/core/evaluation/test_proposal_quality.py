@@ -186,6 +186,18 @@ def slow_best(label: np.ndarray, masks: np.ndarray, rule: str) -> list[float]:
     return best
 
 
+def test_of_two_regions_that_overlap_equally_the_last_is_found_as_by_coco() -> None:
+    halves = np.array([[0, 1], [0, 1]])
+    whole = np.ones((1, 2, 2), bool)  # IoU one half with both
+    quality = score_image(rle.encode(whole), np.ones(1), regions_of(halves, IGNORE, "class"))
+    assert (quality.ranks[0] == 0).tolist() == [False, True]
+    both = np.concatenate([whole, np.array([[[0, 1], [0, 1]]], bool)])
+    counts = counts_of(list(both), [1.0, 0.5], halves)
+    assert counts.scores([0, 1])["AR@10"] == pytest.approx(
+        coco_recalls([halves], [(both, np.array([1.0, 0.5]))], "class")[0]
+    )
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     made = prepared(tmp_path_factory.mktemp("mini"))
