@@ -98,8 +98,7 @@ class _Loop:
                 self._note(log)
                 self._save_when_due(stop)
                 self._evaluate_when_due(log, stop)
-            if self.group.world_size == 1:
-                stop.leave_if_asked()
+            self._ask_all(stop)
         self.group.on_main(lambda: draw_curves(self.folder / LOG, self.folder / CURVES, self.task.name))
         if self.average is not None:
             self.average.put()
@@ -191,9 +190,18 @@ class _Loop:
         step = self.progress.step
         if step % self.settings.save_every == 0 or step == self.total or self._evaluates_at(step) or stop:
             self.position.save(self.progress)
+        self._leave_if_agreed(stop)
+
+    def _leave_if_agreed(self, stop: StopRequest) -> None:
         if stop:
+            step = self.progress.step
             self.reporter.say(f"{self.task.name}: saved at step {step} of {self.total}; --resume continues from there")
             stop.leave()
+
+    def _ask_all(self, stop: StopRequest) -> None:
+        """Leave if any process was asked to since the last step; what there is has been saved."""
+        stop.agree(self.group.sum({f"({name})": value for name, value in stop.flags().items()}))
+        self._leave_if_agreed(stop)
 
     def _evaluates_at(self, step: int) -> bool:
         return self.settings.eval_every > 0 and step > 0 and step % self.settings.eval_every == 0
@@ -203,6 +211,7 @@ class _Loop:
         step = self.progress.step
         if not self._evaluates_at(step) or self.progress.evaluated == step:
             return
+        self._ask_all(stop)
         self.task.module.eval()
         with stop.at_once(), own_random_states(), torch.no_grad():
             if self.average is None:

@@ -49,13 +49,14 @@ class Sums:
 
     name = "sums"
 
-    def __init__(self, dropout=0.0, hook=None, nan_at=None, noise=0.0):
+    def __init__(self, dropout=0.0, hook=None, nan_at=None, noise=0.0, after=None):
         torch.manual_seed(5)
         self.module = nn.ModuleDict(
             {"trunk": nn.Linear(4, 16), "head": nn.Linear(16, 1), "rare": nn.Linear(16, 1), "frozen": nn.Linear(2, 2)}
         )
         self.module["frozen"].requires_grad_(False)
         self.dropout, self.hook, self.nan_at, self.noise, self.calls = dropout, hook, nan_at, noise, 0
+        self.after = after
 
     def optimizer(self):
         groups = [
@@ -91,6 +92,8 @@ class Sums:
         return {"fit": fit_term, "rare": rare}
 
     def after_step(self):
+        if self.after:
+            self.after(self.calls)
         return {"extra": 1.0}
 
     def evaluate(self):
@@ -107,8 +110,10 @@ def weights(task):
     return torch.cat([p.detach().flatten() for p in task.module.state_dict().values()])
 
 
-def train(folder, total=6, resume=False, group=ONE, dropout=0.0, hook=None, nan_at=None, identity=None, **changes):
-    task = Sums(dropout, hook, nan_at if group.rank == group.world_size - 1 else None, noise=1.0)
+def train(
+    folder, total=6, resume=False, group=ONE, dropout=0.0, hook=None, nan_at=None, identity=None, after=None, **changes
+):
+    task = Sums(dropout, hook, nan_at if group.rank == group.world_size - 1 else None, noise=1.0, after=after)
     fit(task, settings(total, **changes), Path(folder), Silent(), "cpu", resume, group, identity)
     return task
 

@@ -117,6 +117,21 @@ def test_signal_to_one_process_saves_in_all_at_the_same_step(tmp_path, random_tw
     assert codes == [0, 0] and all(torch.equal(end, random_two) for end in ends)
 
 
+@pytest.mark.parametrize(("sent_in", "saved"), [(4, 4), (5, 6), (10, 10)])
+def test_signal_after_the_others_were_told_waits_until_they_ask(tmp_path, random_two, sent_in, saved):
+    """They ask in the next step, before an evaluation (of step 4), and at the end."""
+
+    def after(calls):
+        if calls == sent_in and os.environ["RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    codes, _ = together(tmp_path, dropout=0.5, after=after, **PLAIN)
+    assert codes == [143, 143]
+    assert load_checkpoint(tmp_path / "checkpoints", Silent()).step == saved
+    codes, ends = together(tmp_path, dropout=0.5, resume=True, **PLAIN)
+    assert codes == [0, 0] and all(torch.equal(end, random_two) for end in ends)
+
+
 def test_process_without_its_launcher_saves_and_leaves(tmp_path):
     def act():
         with open_group("cpu"):

@@ -113,6 +113,56 @@ def test_bfloat16_trains(tmp_path):
     assert torch.isfinite(weights(task)).all() and all(p.dtype == torch.float32 for p in task.module.parameters())
 
 
+def scaled(scale, task=None):
+    """An updater that magnifies the loss, as in float16 on a GPU."""
+    updater = updater_of(task or Sums())
+    updater.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    return updater
+
+
+def test_magnified_loss_gives_the_same_gradients():
+    plain, found = gradients(updater_of(Sums()), 2), gradients(scaled(2.0**10), 2)
+    assert found[0] == pytest.approx(plain[0])
+    assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-8) for a, b in zip(found[1], plain[1], strict=True))
+
+
+def test_overflow_keeps_the_weights_and_halves_the_scale():
+    class Loud(Sums):
+        def losses(self, batch, totals):
+            return {name: 1e4 * term for name, term in super().losses(batch, totals).items()}
+
+    updater = scaled(2.0**126, Loud())
+    before = weights(updater.task).clone()
+    values, _ = gradients(updater, 1)
+    assert not torch.isfinite(torch.tensor(values["(gradient_norm)"])) and updater.may_overflow
+    assert not updater.step() and torch.equal(weights(updater.task), before)
+    assert updater.scaler.get_scale() == 2.0**125
+
+
+def test_overflow_is_logged_and_ends_the_training_where_the_scale_is_least(tmp_path, monkeypatch):
+    class Broken(Sums):
+        def losses(self, batch, totals):
+            terms = super().losses(batch, totals)
+            return {**terms, "rare": terms["rare"] + self.module["head"].weight.mul(0).sum().sqrt()}  # gradient NaN
+
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda *_, **__: SCALER("cpu", init_scale=2.0**-8))
+    with pytest.raises(TrainingError, match="'gradient' is nan in step 3"):
+        fit(Broken(), settings(9, log_every=1), tmp_path, Silent())
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["overflowed"] for line in lines] == [1.0, 1.0] and "gradient_norm" not in lines[0]
+
+
+SCALER = torch.amp.GradScaler
+
+
+def test_scale_is_saved_and_restored():
+    updater = scaled(4.0)
+    state = updater.state_dict()
+    other = scaled(2.0)
+    other.load_state_dict(state)
+    assert other.scaler.get_scale() == 4.0
+
+
 def test_compile_that_fails_is_said(tmp_path, monkeypatch):
     from torch._dynamo.exc import BackendCompilerFailed
 
@@ -167,16 +217,3 @@ def test_on_a_gpu_half_precision_trains_and_resumes(tmp_path, precision, compile
     torch.testing.assert_close(run(tmp_path / "b", 6, resume=True), straight, rtol=1e-2, atol=1e-3)
     lines = [json.loads(line) for line in (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["peak_memory_mib"] >= 0
-
-
-@pytest.mark.gpu
-def test_on_a_gpu_an_overflow_of_float16_lowers_the_scale_and_keeps_the_weights():
-    task = Sums()
-    task.module.cuda()
-    updater = Updater(task, settings(precision="float16"), torch.device("cuda"), ONE)
-    updater.scaler.update(2.0**40)
-    before = weights(task).clone()
-    values, _ = gradients(updater, 1)
-    assert not torch.isfinite(torch.tensor(values["(gradient_norm)"])) and updater.may_overflow
-    assert not updater.step() and torch.equal(weights(task), before)
-    assert updater.scaler.get_scale() == 2.0**39
