@@ -17,6 +17,7 @@ SCHEMA = 1
 CONFIG = "config.toml"
 FINISHED = "finished"
 WEIGHTS = "model.safetensors"  # what a trained method's `trained_state` returned
+MEASURED = "mask-sensitivity"  # begins the names of measurements that lie among the results, and are none
 HOST = "host"  # folder, inside a run of MAFT, of the run that makes its masks; also the kind of such a run
 
 
@@ -71,7 +72,8 @@ class Run:
 
     def result_files(self) -> list[Path]:
         """Result files, by name."""
-        return sorted((self.path / "results").glob("*.json"))
+        files = (self.path / "results").glob("*.json")
+        return sorted(path for path in files if not path.name.startswith(f"{MEASURED}-"))
 
 
 def now() -> str:
@@ -200,6 +202,19 @@ def latest_run(runs: Path) -> Run:
         f"there is no finished segmentation run in {runs}/ for `latest` to mean.",
         "Name a training-free method (`ovseg eval maskclip --data toy`) or a run folder.",
     )
+
+
+def find_run(name: str, runs: Path) -> Run:
+    """Open the run that a name means: `latest`, the path of a run folder, or its name below `runs`.
+
+    Raises:
+        UsageError: There is none.
+        DataError: It is broken.
+    """
+    if name == "latest":
+        return latest_run(runs)
+    path = Path(name)
+    return open_run(runs / name if not path.is_dir() and (runs / name).is_dir() else path)
 
 
 def is_run_path(model: str) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["text", "percent", "points", "count"]
+Kind = Literal["text", "percent", "points", "count", "number"]
 Value = str | float | int | None
 MISSING = "–"
 
@@ -18,8 +18,8 @@ class Column:
         key: Name in CSV and JSON.
         header: Name in printed tables.
         kind: "percent" holds scores 0 to 100; "points" differences of scores, printed with their sign; "count" whole
-            numbers; "text" words.
-        decimals: Printed decimals of percent and points.
+            numbers; "number" others; "text" words.
+        decimals: Printed decimals of percent, points and numbers.
         shown: False keeps the column out of printed tables; CSV and JSON always have it.
         brackets: Print intervals; CSV and JSON always have them.
     """

@@ -14,7 +14,7 @@ from ovseg_cli.core.report.compare import difference_table
 from ovseg_cli.core.report.grouping import Group, group_seeds, row_labels
 from ovseg_cli.core.report.tables import View, result_table
 from ovseg_cli.core.reporter import Reporter
-from ovseg_cli.core.runs import latest_run, open_run
+from ovseg_cli.core.runs import Run, find_run
 from ovseg_cli.core.runtime import Folders
 
 
@@ -99,13 +99,12 @@ def find_results(name: str, folders: Folders) -> list[Result]:
         UsageError: There is no such run or file, or the run holds no result.
         DataError: A result file is broken.
     """
-    path = latest_run(folders.runs).path if name == "latest" else Path(name)
-    if path.is_file():
-        return [load_result(path)]
-    if not path.is_dir() and (folders.runs / name).is_dir():
-        path = folders.runs / name
-    run = open_run(path)
-    files = [*run.result_files(), *sorted(path.glob("seed-*/results/*.json"))]
+    if name != "latest" and Path(name).is_file():
+        return [load_result(Path(name))]
+    run = find_run(name, folders.runs)
+    path = run.path
+    seeds = [Run(folder, {}) for folder in sorted(path.glob("seed-*"))]
+    files = [file for one in (run, *seeds) for file in one.result_files()]
     if not files:
         how = f"ovseg eval {path}" if run.kind == "segmentation" else f"ovseg eval maskclip --clip {path}"
         raise NoResult(f"{path}: this run holds no result yet.", f"Score it: {how}")

@@ -1,0 +1,114 @@
+"""The figure of mask sensitivity: how probable is a region's class while its mask goes from wrong to right?
+
+One line a model (mean), a band for the middle half of the masks, one panel for seen and one for unseen classes. Lines
+differ in colour (Okabe and Ito's, for all kinds of colour vision), dash and marker, so that a print in grey is enough.
+"""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from ovseg_cli.core.errors import UsageError
+from ovseg_cli.core.evaluation.sensitivity_results import MaskSensitivity, Split, Summary
+from ovseg_cli.core.files import write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LOOKS = (
+    ("#0072B2", "o", "--"),
+    ("#D55E00", "s", "-"),
+    ("#009E73", "^", "-."),
+    ("#CC79A7", "D", ":"),
+    ("#E69F00", "v", "--"),
+    ("#56B4E9", "P", "-"),
+    ("#000000", "X", "-."),
+    ("#7F7F7F", "*", ":"),
+)
+"""Colour, marker, dash of the models, in order."""
+_MOST_BANDS = 3  # of more models the bands would hide each other; of those no band is drawn
+
+
+def draw_figure(models: Sequence[tuple[str, MaskSensitivity]], picture: Path, title: str) -> None:
+    """Draw the figure as a PNG.
+
+    Args:
+        models: Caption and measurement of each model, all on the same regions.
+        picture: The PNG, written whole or not at all.
+        title: Stands above the panels.
+
+    Raises:
+        UsageError: More models than a reader can tell apart.
+        MachineError: The disk refuses.
+    """
+    check_number(models)
+    panels = _panels([measurement for _, measurement in models])
+    figure = new_figure(4.3 * len(panels) + 0.3, 4.5)
+    figure.suptitle(title, fontsize=11)
+    band = "band: the middle half of the masks; " if len(models) <= _MOST_BANDS else ""
+    words = f"line: mean; {band}r: correlation of probability and IoU within a region, mean of regions"
+    figure.supxlabel(words, fontsize=8, color="0.25")
+    grid = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+    for place, (axes, (split, name)) in enumerate(zip(grid, panels, strict=True)):
+        summaries = [(caption, measurement.summary(split)) for caption, measurement in models]
+        _panel(axes, f"{name} ({summaries[0][1].regions} regions)", summaries)
+        if place == 0:
+            axes.set_ylabel("probability of the region's class", fontsize=9)
+    save_figure(figure, picture)
+
+
+def check_number(models: Sequence[object]) -> None:
+    """A figure has as many looks as it has.
+
+    Raises:
+        UsageError: There are more models, or none.
+    """
+    if not 0 < len(models) <= len(LOOKS):
+        raise UsageError(f"a figure of {len(models)} models cannot be read.", f"Name one to {len(LOOKS)}.")
+
+
+def new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> "Figure":
+    """Make a figure of a size in inches, without touching pyplot or a display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=160, layout=layout, facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: "Figure", picture: Path) -> None:
+    """Write a figure as a PNG, whole or not at all."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png")
+    write_bytes(picture, stream.getvalue())
+
+
+def _panels(measurements: Sequence[MaskSensitivity]) -> list[tuple[Split, str]]:
+    """A panel for seen and one for unseen classes; one for all where there are no unseen ones."""
+    both: list[tuple[Split, str]] = [("seen", "seen classes"), ("unseen", "unseen classes")]
+    panels = [(split, name) for split, name in both if any(m.of(split) for m in measurements)]
+    return panels if any(any(m.unseen) for m in measurements) and panels else [("all", "all classes")]
+
+
+def _panel(axes: "Axes", name: str, summaries: Sequence[tuple[str, Summary]]) -> None:
+    for (caption, summary), (color, marker, dash) in zip(summaries, LOOKS, strict=False):
+        x = [(part.low + part.high) / 2 for part in summary.bins]
+        y = [part.mean for part in summary.bins]
+        label = f"{caption}: r = {summary.correlation:.2f}" if summary.regions else f"{caption}: no region"
+        axes.plot(x, y, dash, color=color, marker=marker, markersize=5, linewidth=1.8, label=label, zorder=3)
+        if len(summaries) <= _MOST_BANDS:
+            low, high = ([part.quartiles[i] for part in summary.bins] for i in (0, 1))
+            axes.fill_between(x, low, high, color=color, alpha=0.14, linewidth=0, zorder=1)
+            for edge in (low, high):
+                axes.plot(x, edge, dash, color=color, linewidth=0.7, alpha=0.7, zorder=2)
+    axes.set_title(name, fontsize=10)
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    axes.set_xlabel("IoU of the mask with the region", fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.grid(alpha=0.25, linewidth=0.6)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.legend(fontsize=8.5, loc="upper left", framealpha=0.85, edgecolor="none")
