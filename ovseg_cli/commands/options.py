@@ -166,7 +166,7 @@ def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_config(path: Path | None) -> dict[str, Any]:
-    """Read a settings file (TOML); the `method` table of a run's config.toml serves too.
+    """Read a settings file (TOML); a run's config.toml serves too: its settings, those of its training among them.
 
     Raises:
         UsageError: The file is missing or no TOML.
@@ -183,4 +183,6 @@ def read_config(path: Path | None) -> dict[str, Any]:
         raise UsageError(f"--config {path}: there is no such file.") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"--config {path}: cannot be read as TOML ({error}).") from error
-    return dict(document.get("method", document) if "run" in document else document)
+    if "run" not in document:
+        return dict(document)
+    return {**document.get("method", {}), **document.get("training", {})}
