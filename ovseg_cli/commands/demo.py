@@ -12,7 +12,7 @@ def demo(
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder of the demo's data, runs, pictures and table.")
     ] = Path("ovseg-demo"),
-    quick: Annotated[bool, typer.Option("--quick", help="Shortest: barely trained, and fewer pictures are scored.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Shortest: one host, barely trained, fewer pictures.")] = False,
     full: Annotated[
         bool, typer.Option("--full", help="Train every row from scratch, for claims with a spread; takes long.")
     ] = False,

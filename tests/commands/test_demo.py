@@ -9,9 +9,12 @@ import torch
 from PIL import Image
 
 from ovseg_cli.core.data.dataset import PreparedData
-from ovseg_cli.core.demo import pictures, plan, run
+from ovseg_cli.core.demo import pictures, plan, run, training
 from ovseg_cli.core.evaluation.result_files import load_result
 from ovseg_cli.core.reporter import Silent
+
+
+SHORTEST = {"host": {"iterations": 1}, "iterations": 1}
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +25,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     patch.chdir(tmp_path_factory.mktemp("demo"))
     patch.setenv("OVSEG_CACHE", "cache")
     patch.setattr(plan, "QUICK_IMAGES", 12)
+    patch.setattr(plan, "QUICK_MAFT", SHORTEST)
     answer = run_command("demo", "--quick", "--gpus", "0", "--json")
     assert answer.code == 0, answer.err
     place = Path.cwd()
@@ -32,7 +36,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
 def test_every_row_is_a_stored_result(outcome: tuple[Path, dict]) -> None:
     place, document = outcome
     rows = document["tables"][0]["rows"]
-    assert len(rows) == len(plan.ROWS)
+    assert len(rows) == len(plan.rows_of(plan.DemoRequest(place, quick=True)))
     for row in rows:
         results = [load_result(f) for f in (place / row["run"]).glob("results/*.json")]
         assert len(results) == 1
@@ -118,9 +122,10 @@ def test_full_demo_trains_each_seed_once(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(plan, "QUICK_IMAGES", 4)
     short = {"iterations": 2, "batch_size": 4, "warmup": 1, "workers": 0, "figure_scenes": 2}
     monkeypatch.setattr(plan, "TRAINING", short)
+    monkeypatch.setattr(plan, "QUICK_MAFT", SHORTEST)
     request = plan.DemoRequest(tmp_path / "demo", quick=True, full_seeds=2, words="lava, snow", gpus=0)
     table = run.run_demo(request, Silent()).tables[0].records()
-    assert [row["seeds"] for row in table] == ["0 1"] * len(plan.ROWS)
+    assert [row["seeds"] for row in table] == ["0 1"] * len(plan.rows_of(request))
     assert all(row["mIoU_n"] == 2 and row["mIoU_spread"] >= 0 for row in table)
     trained = sorted((tmp_path / "demo" / "runs").glob("toy-clip-*"))
     assert len(trained) == 2 and ToyClipConfig(**short)
@@ -130,18 +135,21 @@ def test_full_demo_trains_each_seed_once(tmp_path: Path, monkeypatch: pytest.Mon
     assert again == table
 
 
-def test_pictures_show_what_was_scored(outcome: tuple[Path, dict]) -> None:
+def test_pictures_show_what_was_scored(outcome: tuple[Path, dict], monkeypatch: pytest.MonkeyPatch) -> None:
     """The segmenter of a row gives the label maps whose counts stand in its result."""
     from ovseg_cli.core.data.specs import parse_data
     from ovseg_cli.core.evaluation.confusion import count
 
     place, document = outcome
-    request = plan.DemoRequest(place / "ovseg-demo", quick=True, gpus=0)
-    for row, scored in zip(plan.ROWS, document["tables"][0]["rows"], strict=True):
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(plan, "QUICK_MAFT", SHORTEST)
+    request = plan.DemoRequest(Path("ovseg-demo"), quick=True, gpus=0)
+    (tuned,) = training.tuned_runs(["toy-clip"], request, Silent())
+    for row, scored in zip(plan.rows_of(request), document["tables"][0]["rows"], strict=True):
         result = load_result(next((place / scored["run"]).glob("results/*.json")))
         choice = parse_data(plan.DATA)
         data = PreparedData.open(choice.spec, request.folders).subset("val")
-        model = plan.segmenter_of(row, "toy-clip", request, Silent())
+        model = plan.segmenter_of(row, "toy-clip", tuned, request, Silent())
         ids = model.segment(data.image(0), model.query(choice.spec.vocabulary(choice.split))).label_map
         mine = count(torch.from_numpy(ids.astype("int64")), data[0].label, result.num_classes, 255)
         assert (mine.matrix() == result.counts[0].matrix()).all()

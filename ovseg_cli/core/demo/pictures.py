@@ -12,7 +12,7 @@ from ovseg_cli.core.data import toy
 from ovseg_cli.core.data.dataset import PreparedData
 from ovseg_cli.core.data.palette import colors, spec_colors
 from ovseg_cli.core.data.specs import Spec, load_spec
-from ovseg_cli.core.demo.plan import DATA, ROWS, DemoRequest, segmenter_of
+from ovseg_cli.core.demo.plan import DATA, DENSE_ROWS, DemoRequest, rows_of, segmenter_of
 from ovseg_cli.core.evaluation.request import EvalRequest, resolve
 from ovseg_cli.core.files import write_bytes
 from ovseg_cli.core.prediction.class_lists import parse_classes
@@ -25,7 +25,7 @@ UNSEEN = (255, 0, 0)
 PICTURE_STREAM = 4  # pictures of the user's words: no scene that is trained, tuned or scored on
 PICTURES = 3
 SEARCHED = 400
-WORDS_ROW = ROWS[1]
+WORDS_ROW = DENSE_ROWS[1]
 ELSE = "something else"
 PICTURE_NOTES = (
     "comparison.png: four pictures of val, chosen to show both what works and what does not.",
@@ -44,7 +44,7 @@ def comparison_picture(clip: str, tuned: Mapping[str, Path], request: DemoReques
     choice = resolve(EvalRequest(model="clip", data=(DATA,), clip=clip), request.folders, reporter).data[0]
     data = PreparedData.open(choice.spec, request.folders).subset("val")
     vocabulary = choice.spec.vocabulary(choice.split)
-    drawn_rows = [row for row in ROWS if row.drawn]
+    drawn_rows = [row for row in rows_of(request) if row.drawn]
     models = [segmenter_of(row, clip, tuned, request, reporter) for row in drawn_rows]
     queries = [model.query(vocabulary) for model in models]
     rows = []

@@ -61,7 +61,11 @@ DENSE_ROWS = (
     Row("MaskCLIP", "maskclip", {"variant": "original"}),
     Row("MaskCLIP, class residual", "maskclip", {"variant": "value-cls"}, drawn=False),
 )
-ROWS = (*DENSE_ROWS, *(row for host in HOSTS for row in host_rows(host)))
+
+
+def rows_of(request: "DemoRequest") -> tuple[Row, ...]:
+    """All rows of a demo: dense ones, then those of its hosts."""
+    return (*DENSE_ROWS, *(row for host in request.hosts for row in host_rows(host)))
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,11 @@ class DemoRequest:
     full_seeds: int = 0
     words: str = ""
     gpus: int | None = None
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Hosts that are trained; `--quick` takes the first."""
+        return HOSTS[:1] if self.quick else HOSTS
 
     @property
     def folders(self) -> Folders:

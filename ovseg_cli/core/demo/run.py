@@ -14,7 +14,7 @@ from ovseg_cli.core.clip.model import load_clip
 from ovseg_cli.core.data.prepare import prepare
 from ovseg_cli.core.data.specs import load_spec
 from ovseg_cli.core.demo.pictures import PICTURE_NOTES, check_words, comparison_picture, word_pictures
-from ovseg_cli.core.demo.plan import DATA, DENSE_ROWS, HOSTS, ROWS, DemoRequest, Row, eval_request, host_rows
+from ovseg_cli.core.demo.plan import DATA, DENSE_ROWS, DemoRequest, Row, eval_request, host_rows, rows_of
 from ovseg_cli.core.demo.training import trained_clip, tuned_runs
 from ovseg_cli.core.evaluation.request import resolve
 from ovseg_cli.core.evaluation.results import Result
@@ -69,12 +69,13 @@ def run_demo(request: DemoRequest, reporter: Reporter) -> DemoOutcome:
         reporter.say(f"2/{steps} train: {request.full_seeds} toy CLIPs, {estimate(request.full_seeds)}")
         clips = [str(trained_clip(seed, request, reporter)) for seed in range(request.full_seeds)]
     reporter.say(
-        f"{steps - 2}/{steps} train: {', '.join(HOSTS)} on seen classes (step 1), MAFT on their masks (step 2)"
+        f"{steps - 2}/{steps} train: {', '.join(request.hosts)} on seen classes (step 1), MAFT on their masks (step 2)"
     )
     tuned = tuned_runs(clips, request, reporter)
-    reporter.say(f"{steps - 1}/{steps} score: {len(ROWS)} rows on {DATA}")
-    groups = [_scored(row, clips, tuned, request, reporter) for row in ROWS]
-    tables = _tables(groups)
+    rows = rows_of(request)
+    reporter.say(f"{steps - 1}/{steps} score: {len(rows)} rows on {DATA}")
+    groups = [_scored(row, clips, tuned, request, reporter) for row in rows]
+    tables = _tables(rows, groups, request)
     write_text(request.out / "table.md", render(tables, "markdown"))
     reporter.say(f"{steps}/{steps} draw: pictures, labelled by each row and by your words")
     pictures = [
@@ -105,15 +106,15 @@ def _scored(
     return results
 
 
-def _tables(groups: Sequence[Group]) -> list[Table]:
+def _tables(rows: Sequence[Row], groups: Sequence[Group], request: DemoRequest) -> list[Table]:
     """All rows; then dense rows against CLIP, and on each host's masks the others against frozen CLIP."""
     view = View()
     title = "Toy world, unseen classes by combination" + (" (mean of seeds)" if len(groups[0]) > 1 else "")
-    tables = [result_table(groups, view, title, [row.caption for row in ROWS])]
-    for family in (DENSE_ROWS, *(host_rows(host) for host in HOSTS)):
-        rows = [(row, group) for row, group in zip(ROWS, groups, strict=True) if row in family]
-        base = next((pair for pair in rows if pair[0].part == "frozen"), rows[0])
-        others = [pair for pair in rows if pair is not base]
+    tables = [result_table(groups, view, title, [row.caption for row in rows])]
+    for family in (DENSE_ROWS, *(host_rows(host) for host in request.hosts)):
+        pairs = [(row, group) for row, group in zip(rows, groups, strict=True) if row in family]
+        base = next((pair for pair in pairs if pair[0].part == "frozen"), pairs[0])
+        others = [pair for pair in pairs if pair is not base]
         captions = [row.caption for row, _ in (*others, base)]
         tables.append(difference_table([group for _, group in others], base[1], view, captions))
     return tables

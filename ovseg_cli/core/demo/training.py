@@ -13,7 +13,7 @@ import tomli_w
 import ovseg_cli
 from ovseg_cli.core.clip.model import RUN_FILE
 from ovseg_cli.core.demo import plan
-from ovseg_cli.core.demo.plan import DATA, HOSTS, DemoRequest
+from ovseg_cli.core.demo.plan import DATA, DemoRequest
 from ovseg_cli.core.errors import OvsegError
 from ovseg_cli.core.files import write_text
 from ovseg_cli.core.reporter import Reporter
@@ -41,9 +41,9 @@ def trained_clip(seed: int, request: DemoRequest, reporter: Reporter) -> Path:
 
 def settings_of(request: DemoRequest) -> dict[str, Any]:
     """Settings of MAFT and its host step that differ from the toy world's recipe."""
-    if request.full_seeds:
-        return plan.FULL_MAFT
-    return plan.QUICK_MAFT if request.quick else plan.MAFT
+    if request.quick:
+        return plan.QUICK_MAFT
+    return plan.FULL_MAFT if request.full_seeds else plan.MAFT
 
 
 def tuned_runs(clips: Sequence[str], request: DemoRequest, reporter: Reporter) -> list[dict[str, Path]]:
@@ -52,7 +52,7 @@ def tuned_runs(clips: Sequence[str], request: DemoRequest, reporter: Reporter) -
     Returns:
         For each CLIP: host → finished run.
     """
-    wanted = [(seed, host) for seed in range(len(clips)) for host in HOSTS]
+    wanted = [(seed, host) for seed in range(len(clips)) for host in request.hosts]
     missing = [pair for pair in wanted if _finished(*pair, clips, request) is None]
     if missing:
         for _ in reporter.track(_train_all(missing, clips, request), "training MAFT and its hosts", len(missing)):
