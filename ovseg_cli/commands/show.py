@@ -1,4 +1,4 @@
-"""`ovseg show NAME`: a method's or generator's settings, a data set's protocol, a CLIP's recipe."""
+"""`ovseg show NAME`: a method's or generator's settings, a data set's protocol, a CLIP's recipe, a run."""
 
 from typing import Annotated
 
@@ -19,7 +19,7 @@ def show(
         str,
         typer.Argument(
             metavar="NAME",
-            help="A method, a generator of proposals, a data set, or `toy-clip`.",
+            help="A method, a generator of proposals, a data set, `toy-clip`, or a run folder.",
             autocompletion=_complete,
         ),
     ],

@@ -1,13 +1,16 @@
-"""What one name means: a method, a generator of proposals or a trainer with its settings, or a data set."""
+"""What one name means: a method, a generator of proposals or a trainer with its settings, a data set, or a run."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ovseg_cli.core import registry
 from ovseg_cli.core.catalogue import make_table
 from ovseg_cli.core.errors import OvsegError, unknown_name
 from ovseg_cli.core.report.cells import Column, Table
+from ovseg_cli.core.runs import CONFIG, open_run
+from ovseg_cli.core.settings_tables import SETTING_COLUMNS, method_tables, run_tables
 
 if TYPE_CHECKING:
     from ovseg_cli.core.data.specs import ClassSplit, Spec
@@ -38,7 +41,7 @@ class Explanation:
 
 
 def explain(name: str, places: "Folders") -> Explanation:
-    """Explain a method, a generator of proposals, a trainer or a data set.
+    """Explain a method, a generator of proposals, a trainer, a data set or a run folder.
 
     Args:
         name: What was typed; a data set may carry its class split, `NAME:CLASS_SPLIT`.
@@ -57,29 +60,33 @@ def explain(name: str, places: "Folders") -> Explanation:
     if name in registry.TRAINERS:
         return _explain_trainer(name)
     data = [*spec_names(), *aliases(), *own_names(places)]
+    if "/" in name and (Path(name) / CONFIG).is_file():
+        return _explain_run(name)
     if name.partition(":")[0] in data or ".toml" in name or "/" in name:
         choice = find_data(name, None, places)
         return _explain_data(choice.spec, choice.split)
     raise unknown_name("name", name, [*registry.METHODS, *registry.PROPOSALS, *registry.TRAINERS, *data])
 
 
-SETTING_COLUMNS = (
-    Column("setting", "setting"),
-    Column("default", "default"),
-    Column("source", "default from"),
-    Column("meaning", "meaning"),
-)
-
-
 def _explain_method(name: str) -> Explanation:
     method = registry.METHODS[name].load()
-    rows = []
-    for key, field in method.Config.model_fields.items():
-        source = method.sources.get(key)
-        place = f"{source.kind}: {source.place}" if source else "ours"
-        rows.append((key, str(field.default), place, field.description or ""))
     facts = (("paper", method.paper), ("trained", method.trains), ("about", _docstring_of(method)))
-    return Explanation(name, method.title, facts, (make_table("Settings (--set key=value)", SETTING_COLUMNS, rows),))
+    return Explanation(name, method.title, facts, tuple(method_tables(method)))
+
+
+def _explain_run(name: str) -> Explanation:
+    run = open_run(Path(name))
+    names = run.config.get("vocabulary", {}).get("training_names")
+    entry = registry.METHODS.get(run.method) or registry.TRAINERS.get(run.method)
+    facts = [
+        ("method", run.method),
+        ("made", f"{run.created} by ovseg {run.config['run'].get('version', '?')}: {run.config['run'].get('command')}"),
+        ("data", str(run.config["run"]["data"]) or "not said"),
+        ("trained on", f"{len(names)} names" if names else "not said"),
+        ("finished", "yes" if run.is_finished else "no"),
+        ("results", ", ".join(path.stem for path in run.result_files()) or "none"),
+    ]
+    return Explanation(name, entry.title if entry else run.method, tuple(facts), tuple(run_tables(run)))
 
 
 def _explain_generator(name: str) -> Explanation:

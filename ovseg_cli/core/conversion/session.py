@@ -19,6 +19,7 @@ from ovseg_cli.core.conversion.maft import import_maft
 from ovseg_cli.core.conversion.zegformer import import_zegformer
 from ovseg_cli.core.conversion.zsseg import import_zsseg
 from ovseg_cli.core.data.find import find_data
+from ovseg_cli.core.data.spec_checks import NO_SPLIT
 from ovseg_cli.core.errors import UsageError
 from ovseg_cli.core.files import explain_os_error, make_folder, write_bytes
 from ovseg_cli.core.methods.build import DEFAULT_CLIP, HOST_CLIP, JOINT, OWN_CLIP
@@ -87,6 +88,14 @@ class Conversion:
     data: "DataChoice | None"
 
     @property
+    def label(self) -> str:
+        """What it was trained on, `NAME:CLASS_SPLIT`, `NAME:none` for all classes of a data set; "" if not said."""
+        if self.data is None:
+            return ""
+        whole = self.data.split is None and self.data.spec.default_split
+        return f"{self.data.label}:{NO_SPLIT}" if whole else self.data.label
+
+    @property
     def choices(self) -> list[Choice]:
         """Every value and its source."""
         return [*self.imported.choices, Choice("templates", list(self.templates), self.templates_source)]
@@ -99,7 +108,7 @@ class Conversion:
             "sha256": self.checkpoint.digest,
             "method": self.imported.method.name,
             "run": None if run is None else str(run),
-            "data": self.data.label if self.data else None,
+            "data": self.label or None,
             "training_classes": self.imported.training_classes,
             "tensors": len(self.checkpoint.tensors),
             "keys": [vars(row) for row in self.rows],
@@ -207,7 +216,7 @@ def write_run(conversion: Conversion, request: ConvertRequest, folders: Folders)
         UsageError: Something is there already.
         MachineError: The disk refuses.
     """
-    label = conversion.data.label if conversion.data else "converted"
+    label = conversion.label or "converted"
     if request.out is None:
         path = fresh_folder(folders.runs, f"{request.method}-{label.replace(':', '-').replace('/', '-')}")
     else:
@@ -274,7 +283,7 @@ def _begin(
     }
     if kind == KIND and conversion.imported.joint:
         tables[JOINT] = conversion.imported.joint
-    return create_run(folders.runs, kind, method.name, data.label if data else "", tables, path=path)
+    return create_run(folders.runs, kind, method.name, conversion.label, tables, path=path)
 
 
 def _finish(run: Run, method: TrainedMethod) -> None:

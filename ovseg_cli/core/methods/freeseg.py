@@ -39,7 +39,7 @@ from ovseg_cli.core.clip.model import ClipModel
 from ovseg_cli.core.errors import ShapeError
 from ovseg_cli.core.methods.base import Source
 from ovseg_cli.core.methods.masked import Candidates, Canvas, MaskConfig, MaskMethod
-from ovseg_cli.core.methods.trained import TrainedMethod
+from ovseg_cli.core.methods.trained import FAMILY_SOURCES, TrainedMethod
 from ovseg_cli.core.methods.training_config import TrainingConfig
 from ovseg_cli.core.nn.ensembles import geometric_scores, host_scores
 from ovseg_cli.core.nn.generator import STRIDE, FreeSegGenerator
@@ -162,6 +162,7 @@ class FreeSeg(MaskMethod, TrainedMethod):
         "mask_threshold": Source("code", "MASK_THR 0.5"),
     }
     training_sources: ClassVar[dict[str, Source]] = {
+        **FAMILY_SOURCES,
         "iterations": Source("code", "60k on COCO, 20k on VOC"),
         "batch_size": Source("code", "FreeSeg; MAFT's configuration says 2 where its base says 32"),
         "learning_rate": Source("code", "1.5e-4 on COCO; 2e-5 on VOC"),

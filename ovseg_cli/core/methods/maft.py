@@ -42,7 +42,7 @@ from ovseg_cli.core.errors import DataError
 from ovseg_cli.core.methods.base import Source
 from ovseg_cli.core.methods.masked import training_canvases
 from ovseg_cli.core.methods.masked_clip import MaskedClipConfig, MaskedClipMethod
-from ovseg_cli.core.methods.trained import TrainedMethod
+from ovseg_cli.core.methods.trained import FAMILY_SOURCES, TrainedMethod
 from ovseg_cli.core.methods.training_config import TrainingConfig
 from ovseg_cli.core.nn.maft_losses import distillation_sum, mask_aware_count, mask_aware_sum
 from ovseg_cli.core.types import TextFeatures, TrainBatch
@@ -113,6 +113,7 @@ class Maft(MaskedClipMethod, TrainedMethod):
         "proposals": Source("paper", "a host that was trained first; SAM in the ablation"),
     }
     training_sources: ClassVar[dict[str, Source]] = {
+        **FAMILY_SOURCES,
         "iterations": Source("paper", "1000 on COCO, as in the log; 100 on VOC, 5000 on ADE20K"),
         "batch_size": Source("log", "8 GPUs of 2 pictures"),
         "learning_rate": Source("log", "1e-5"),

@@ -17,7 +17,7 @@ from ovseg_cli.core.clip.model import ClipModel
 from ovseg_cli.core.errors import ShapeError
 from ovseg_cli.core.methods.base import Source
 from ovseg_cli.core.methods.masked import IMAGENET_MEAN, IMAGENET_STD, Candidates, Canvas, MaskConfig, MaskMethod
-from ovseg_cli.core.methods.trained import TrainedMethod
+from ovseg_cli.core.methods.trained import FAMILY_SOURCES, TrainedMethod
 from ovseg_cli.core.methods.training_config import TrainingConfig
 from ovseg_cli.core.nn.host_training import generator_groups, pad_images, pad_labels
 from ovseg_cli.core.nn.imagenet import load_backbone
@@ -94,6 +94,7 @@ class MaskFormerHost(MaskMethod, TrainedMethod):
         "region_side": Source("code", "224, the image size of ViT-B/16"),
     }
     training_sources: ClassVar[dict[str, Source]] = {
+        **FAMILY_SOURCES,
         "iterations": Source("code", "MAX_ITER: COCO-Stuff 60k in both"),
         "batch_size": Source("code", "IMS_PER_BATCH: COCO-Stuff 32 in both"),
         "learning_rate": Source("code", "BASE_LR 1e-4"),

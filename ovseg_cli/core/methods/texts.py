@@ -10,6 +10,7 @@ from torch import Tensor
 from ovseg_cli.core.clip.prompts import PHOTO, template_set
 from ovseg_cli.core.clip.text import text_features
 from ovseg_cli.core.methods.base import Method
+from ovseg_cli.core.methods.trained import TrainedMethod
 from ovseg_cli.core.reporter import Reporter
 from ovseg_cli.core.types import TextFeatures, Vocabulary
 
@@ -71,24 +72,21 @@ def training_doubt(method: Method, vocabulary: Vocabulary) -> str | None:
     Returns:
         A sentence, or None where there is no doubt.
     """
-    if not any(vocabulary.unseen) or not hasattr(method, "training_names"):
+    if not any(vocabulary.unseen) or not isinstance(method, TrainedMethod):
         return None
     if method.training_names is None:
         return (
             "Nobody knows which classes this model was trained on, so that its unseen classes may be seen ones; "
             "`ovseg convert --data` says it."
         )
-    known = seen_rows(vocabulary, method.training_names)
-    names = [
-        n for n, seen, unseen in zip(vocabulary.class_names, known, vocabulary.unseen, strict=True) if seen and unseen
-    ]
+    known = seen_rows(vocabulary, method.training_names).tolist()
+    flags = zip(vocabulary.class_names, known, vocabulary.unseen, strict=True)
+    names = [name for name, seen, unseen in flags if seen and unseen]
     if not names:
         return None
     shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-    return (
-        f"Not zero-shot: {len(names)} of the {sum(vocabulary.unseen)} classes that this split calls unseen were trained "
-        f"on: {shown}."
-    )
+    every = sum(vocabulary.unseen)
+    return f"Not zero-shot: {len(names)} of the {every} classes that this split calls unseen were trained on: {shown}."
 
 
 def normal_name(name: str) -> str:

@@ -8,10 +8,22 @@ import torch
 from torch import Tensor, nn
 
 from ovseg_cli.core.errors import DataError
-from ovseg_cli.core.methods.base import Method
+from ovseg_cli.core.methods.base import Method, Source
 from ovseg_cli.core.methods.training_config import TrainingConfig
 from ovseg_cli.core.reporter import Reporter
 from ovseg_cli.core.types import TextFeatures, TrainBatch
+
+FAMILY_SOURCES = {
+    "optimizer": Source("code", "AdamW"),
+    "betas": Source("code", "AdamW's defaults"),
+    "power": Source("code", "0.9"),
+    "final_learning_rate": Source("code", "poly falls to 0"),
+    "warmup": Source("code", "no warm-up"),
+    "train_long_side": Source("code", "MAX_SIZE_TRAIN 2560"),
+    "flip": Source("code", "horizontal, one half"),
+    "pad_value": Source("code", "128"),
+}
+"""What the codes of MAFT and of its three hosts have in common, down to their shared base configuration."""
 
 
 class TrainedMethod(Method):

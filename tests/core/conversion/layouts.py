@@ -21,21 +21,22 @@ SIZES = {
 }
 
 
-def openai_clip() -> ClipModel:
-    """A small CLIP in OpenAI's form: heads of 64, QuickGELU."""
+def openai_clip(words: bool = False) -> ClipModel:
+    """A small CLIP in OpenAI's form: heads of 64, QuickGELU; with `words` a text tower for its byte pairs."""
     vision = {"image_size": 32, "layers": 3, "width": 128, "head_width": 64, "patch_size": 8}
-    text = {"context_length": 12, "vocab_size": 40, "width": 64, "heads": 1, "layers": 2}
+    length, ids = (77, 49408) if words else (12, 40)
+    text = {"context_length": length, "vocab_size": ids, "width": 64, "heads": 1, "layers": 2}
     config = {"embed_dim": 24, "vision_cfg": vision, "text_cfg": text, "quick_gelu": True}
     return ClipModel(build_module(config), "small", config, tiny_tokenizer())
 
 
-def random_host(name: str, seed: int = 0):
+def random_host(name: str, seed: int = 0, words: bool = False):
     """A host with random weights; every one of them differs from what it is initialised with."""
     method, config = {"zegformer": (ZegFormer, ZegFormerConfig), "zsseg": (ZSSeg, ZSSegConfig)}[name]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         scale = {"logit_scale": 100.0} if name == "zsseg" else {}
-        host = method(openai_clip(), config(resize="none", generator=SIZES[name], **scale)).eval()
+        host = method(openai_clip(words), config(resize="none", generator=SIZES[name], **scale)).eval()
         own = [parameter.data for parameter in host.parameters(recurse=False)]
         for tensor in [*host.generator.state_dict().values(), *own]:
             tensor.copy_(tensor + 0.1 * torch.randn(tensor.shape).abs())
