@@ -13,7 +13,6 @@ from ovseg_cli.core.demo import pictures, plan, run, training
 from ovseg_cli.core.evaluation.result_files import load_result
 from ovseg_cli.core.reporter import Silent
 
-
 SHORTEST = {"host": {"iterations": 1}, "iterations": 1}
 
 
