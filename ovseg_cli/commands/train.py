@@ -59,7 +59,7 @@ def train(
         raise UsageError(f"{method} is training-free: there is nothing to train.", f"Score it: ovseg eval {method}")
     if method not in (*trained, *registry.TRAINERS):
         raise unknown_name("method to train", method, [*trained, *registry.TRAINERS])
-    settings = {**options.read_config(config), **options.parse_settings(set_)}
+    settings = options.merged(options.read_config(config), options.parse_settings(set_))
     if seed is not None:
         settings["seed"] = seed
     places = folders(data_root, runs)

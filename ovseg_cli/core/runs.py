@@ -19,6 +19,7 @@ FINISHED = "finished"
 WEIGHTS = "model.safetensors"  # what a trained method's `trained_state` returned
 MEASURED = "mask-sensitivity"  # begins the names of measurements that lie among the results, and are none
 HOST = "host"  # folder, inside a run of MAFT, of the run that makes its masks; also the kind of such a run
+LIVE = "live"  # masks of that host too, in training made anew for each example instead of read from a cache
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ovseg_cli.core import registry
 from ovseg_cli.core.errors import DataError, UsageError, nearest
 from ovseg_cli.core.reporter import Reporter, Silent
-from ovseg_cli.core.runs import CONFIG, HOST, WEIGHTS, Run, is_run_path, latest_run, open_run
+from ovseg_cli.core.runs import CONFIG, HOST, LIVE, WEIGHTS, Run, is_run_path, latest_run, open_run
 
 if TYPE_CHECKING:
     import torch
@@ -193,13 +193,24 @@ def split_settings(
     of_training = training_class.model_fields if training_class else {}
     own = {key: value for key, value in settings.items() if key not in of_training}
     own = {key: value for key, value in own.items() if key in method_class.Config.model_fields or key not in optional}
-    for key in own:
-        if key not in method_class.Config.model_fields:
-            raise _unknown_setting(key, [*method_class.Config.model_fields, *of_training], where)
+    check_names(method_class, own, where)
     config = check_settings(method_class.Config, own, where)
     if training_class is None:
         return config, None
     return config, check_settings(training_class, {k: v for k, v in settings.items() if k in of_training}, where)
+
+
+def check_names(method_class: "type[Method]", settings: Mapping[str, Any], where: str) -> None:
+    """Refuse a setting that neither a method nor its training has.
+
+    Raises:
+        UsageError: With the nearest known name.
+    """
+    training_class = getattr(method_class, "Training", None)
+    known = [*method_class.Config.model_fields, *(training_class.model_fields if training_class else {})]
+    for key in settings:
+        if key not in known:
+            raise _unknown_setting(key, known, where)
 
 
 def _unknown_setting(key: str, known: Sequence[str], where: str) -> UsageError:
@@ -213,11 +224,21 @@ def _settings_error(error: "ValidationError", config_class: "type[BaseModel]", w
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return _unknown_setting(key, list(config_class.model_fields), where)
+        return _unknown_setting(key, _names_beside(first["loc"], config_class), where)
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error" and not isinstance(first["input"], str | int | float | bool):
         return UsageError(f"{where}: {f'{key}: ' if key else ''}{message}.")  # settings that do not fit each other
     return UsageError(f"{where}: setting {key} = {first['input']!r}: {message[0].lower()}{message[1:]}.")
+
+
+def _names_beside(place: Sequence[str | int], config_class: "type[BaseModel]") -> list[str]:
+    """Return the full names of the settings of the table that a place lies in."""
+    for part in place[:-1]:
+        inner = config_class.model_fields[str(part)].annotation if part in config_class.model_fields else None
+        if not hasattr(inner, "model_fields"):
+            break
+        config_class = inner  # type: ignore[assignment]
+    return [".".join([*map(str, place[:-1]), name]) for name in config_class.model_fields]
 
 
 def build_method(
@@ -283,10 +304,10 @@ def open_source(
     from ovseg_cli.core.methods.sources import GeneratorSource, StoreSource
 
     name = config.proposals
-    if name == HOST:
+    if name in (HOST, LIVE):
         if choice.run is None:
             raise UsageError(
-                "proposals = host: only a run of maft has a host of its own.", "Name a run or a generator."
+                f"proposals = {name}: only a run of maft has a host of its own.", "Name a run or a generator."
             )
         joint = choice.run.config.get(JOINT, {})
         return _open_host(choice.run.path / HOST, choice, clip, device, reporter, joint)

@@ -160,10 +160,11 @@ class _Loop:
             if not math.isfinite(value):
                 step = self.position.saved_step
                 kept = f"step {step}" if step >= 0 else "none yet"
+                lower = f"{max(self.updater.base_rates) / 4:.3g}"
                 raise TrainingError(
                     f"{self.task.name}: '{name}' is {value} in step {self.progress.step + 1}; "
                     f"the last good checkpoint is kept ({kept}).",
-                    "Lower the learning rate, for instance --set learning_rate=0.0005.",
+                    f"Lower the learning rate, for instance --set learning_rate={lower}.",
                 )
         return {**terms, "overflowed": 1.0} if overflowed else {**terms, "gradient_norm": norm}
 

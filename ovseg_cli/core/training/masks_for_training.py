@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from ovseg_cli.core.data.splits import DataChoice
+from ovseg_cli.core.proposals.caches import find_cache
 from ovseg_cli.core.proposals.request import ProposeRequest, resolve
-from ovseg_cli.core.proposals.session import propose
-from ovseg_cli.core.proposals.store import MANIFEST, ProposalStore
+from ovseg_cli.core.proposals.store import ProposalStore
 from ovseg_cli.core.reporter import Reporter
 from ovseg_cli.core.runs import CONFIG, HOST, Run, is_run_path
 from ovseg_cli.core.runtime import Folders
@@ -15,6 +16,7 @@ def masks_for_training(
     proposals: str,
     settings: dict[str, Any],
     run: Run,
+    data: DataChoice,
     subset: str,
     folders: Folders,
     reporter: Reporter,
@@ -26,6 +28,7 @@ def masks_for_training(
         proposals: "host" (the host in the run's folder), a generator, a cache of `ovseg propose`, or the run of a host.
         settings: Settings of that generator.
         run: The run that is to be trained; it knows its data and class split.
+        data: The same, looked up.
         subset: Subset of the pictures.
         folders: Where data and runs lie.
         reporter: Shown the progress.
@@ -35,10 +38,40 @@ def masks_for_training(
         UsageError: There is no such generator, or the run makes no masks.
         DataError: The cache is broken, or was made of data that has changed since.
     """
-    if is_run_path(proposals) and not (Path(proposals) / CONFIG).is_file():
-        folder = Path(proposals)
-        return ProposalStore.open(folder if (folder / MANIFEST).is_file() else folder / subset)
+    from ovseg_cli.core.proposals.session import propose
+
+    if _is_cache(proposals):
+        return find_cache(proposals, data.spec.name, subset, folders)
     label, unseen = run.data
     source = str(run.path / HOST) if proposals == HOST else proposals
     request = ProposeRequest(source, label, subset, unseen, settings, gpus=gpus)
     return propose(resolve(request, folders, reporter), folders, reporter).store
+
+
+def cache_of(
+    proposals: str,
+    settings: dict[str, Any],
+    label: str,
+    unseen: str | None,
+    data: DataChoice,
+    subset: str,
+    folders: Folders,
+    reporter: Reporter,
+) -> ProposalStore | None:
+    """Look up where masks will come from, before anything is made for a training.
+
+    Returns:
+        The cache that is named; None where masks are made by a generator or by a run.
+
+    Raises:
+        UsageError: There is no such generator, setting or run.
+        DataError: There is no such cache, or it is of other data.
+    """
+    if _is_cache(proposals):
+        return find_cache(proposals, data.spec.name, subset, folders)
+    resolve(ProposeRequest(proposals, label, subset, unseen, settings), folders, reporter)
+    return None
+
+
+def _is_cache(proposals: str) -> bool:
+    return is_run_path(proposals) and not (Path(proposals) / CONFIG).is_file()

@@ -13,20 +13,22 @@ from ovseg_cli.core import registry
 from ovseg_cli.core.clip.model import RUN_FILE, load_clip, parameter_count
 from ovseg_cli.core.data.dataset import PreparedData
 from ovseg_cli.core.files import folder_lock, write_bytes
+from ovseg_cli.core.methods.build import build_method, choose_model
 from ovseg_cli.core.methods.texts import default_templates, method_text, names_of, training_vocabulary
 from ovseg_cli.core.methods.trained import TrainedMethod
 from ovseg_cli.core.proposals.store import ProposalStore
 from ovseg_cli.core.reporter import Reporter
-from ovseg_cli.core.runs import CONFIG, FINISHED, HOST, WEIGHTS, Run, create_run, list_runs, open_run
+from ovseg_cli.core.runs import CONFIG, FINISHED, HOST, LIVE, WEIGHTS, Run, create_run, list_runs, open_run
 from ovseg_cli.core.runtime import Folders, Runtime, open_runtime, seed_everything
 from ovseg_cli.core.training.checkpoint import has_checkpoint
 from ovseg_cli.core.training.group import Group
+from ovseg_cli.core.training.live_masks import LiveMasks
 from ovseg_cli.core.training.loop import LoopSettings, fit
 from ovseg_cli.core.training.masks_for_training import masks_for_training
 from ovseg_cli.core.training.method_data import TrainData, open_train_data
 from ovseg_cli.core.training.method_task import MethodTask, loop_settings_of
 from ovseg_cli.core.training.processes import open_group
-from ovseg_cli.core.training.request import TRAIN_SUBSET, MethodPlan, MethodRequest, resolve_training
+from ovseg_cli.core.training.request import TRAIN_SUBSET, MethodPlan, MethodRequest, host_request, resolve_training
 from ovseg_cli.core.types import Vocabulary
 
 KIND = "segmentation"
@@ -46,6 +48,7 @@ def train_method(request: MethodRequest, folders: Folders, reporter: Reporter) -
     """
     plan = resolve_training(request, folders, reporter)
     runtime = open_runtime(request.gpus, plan.training.seed)
+    _data_of(plan, folders, plan.cache)  # what is wrong with it is said before a run folder is made
     with open_group(runtime.device) as group:
         reporter = group.quiet(reporter)
         for note in runtime.notes:
@@ -60,7 +63,7 @@ def plan_document(request: MethodRequest, folders: Folders, reporter: Reporter) 
     """Say what `train_method` would do: paths, counts, steps, memory and disk (both estimated), settings."""
     plan = resolve_training(request, folders, reporter)
     open_runtime(request.gpus, plan.training.seed)
-    data = _data_of(plan, folders, None)
+    data = _data_of(plan, folders, plan.cache)
     label = plan.data.label.replace(":", "-").replace("/", "-")
     new = f"{folders.runs}/{request.method}-{label}-TIME"
     document: dict[str, Any] = {
@@ -80,7 +83,7 @@ def plan_document(request: MethodRequest, folders: Folders, reporter: Reporter) 
         "training": plan.training.model_dump(mode="json"),
     }
     if plan.needs_host:
-        host = resolve_training(_host_request(plan), folders, reporter)
+        host = resolve_training(host_request(plan), folders, reporter)
         found = _matching_run(host, folders)
         reused = f"masks of {found.path}, a finished run" if found else f"{host.training.iterations} steps first"
         document["host"] = {"method": host.model.method, "step": reused}
@@ -133,20 +136,17 @@ def _train(
     with group.main_first():
         text = method_text(method, seen, folders.cache, reporter)
     method.training_names = names_of(seen)
-    masks = None
-    if method.wants_proposals:
-        source: Any = plan.config
-        masks = masks_for_training(
-            source.proposals, source.proposal_settings, run, TRAIN_SUBSET, folders, reporter, plan.request.gpus
-        )
+    live = _live_masks(plan, run, folders, runtime, group) if _is_live(plan) else None
+    masks = _cached_masks(plan, run, folders, reporter) if method.wants_proposals and live is None else None
     data = _data_of(plan, folders, masks)
     if data.skipped:
         reporter.say(f"{data.skipped} pictures show no seen class and are left out")
     begun = has_checkpoint(run.path / "checkpoints")
     if not begun:
+        seed_everything(plan.training.seed)  # a host step or masks that were made before must change nothing
         with group.main_first():
             method.begin_training(plan.training, reporter)
-    task = MethodTask(method, data, text)
+    task = MethodTask(method, data, text, live=live)
     with folder_lock(run.path, "training") if group.is_main else nullcontext():
         progress = fit(
             task,
@@ -156,7 +156,7 @@ def _train(
             runtime.device,
             resume=begun,
             group=group,
-            identity={"data": data.digest, "CLIP": method.clip.digest},
+            identity={"data": data.digest, "CLIP": method.clip.digest, **({"host": live.digest} if live else {})},
         )
         group.on_main(lambda: _finish(run, method))
     return {
@@ -168,6 +168,28 @@ def _train(
     }
 
 
+def _is_live(plan: MethodPlan) -> bool:
+    return getattr(plan.config, "proposals", None) == LIVE
+
+
+def _live_masks(plan: MethodPlan, run: Run, folders: Folders, runtime: Runtime, group: Group) -> LiveMasks:
+    """Open the run's host with the names that it was trained with."""
+    choice = choose_model(str(run.path / HOST), folders.runs)
+    host: Any = build_method(choice, runtime.device)
+    templates = choice.run.config["vocabulary"]["templates"] if choice.run else None
+    vocabulary = plan.data.spec.vocabulary(plan.data.split, templates or default_templates(type(host)))
+    with group.main_first():
+        text = method_text(host, training_vocabulary(vocabulary), folders.cache)
+    return LiveMasks(host, text)
+
+
+def _cached_masks(plan: MethodPlan, run: Run, folders: Folders, reporter: Reporter) -> ProposalStore:
+    source: Any = plan.config
+    return masks_for_training(
+        source.proposals, source.proposal_settings, run, plan.data, TRAIN_SUBSET, folders, reporter, plan.request.gpus
+    )
+
+
 def _provide_host(
     plan: MethodPlan, run: Run, folders: Folders, runtime: Runtime, reporter: Reporter, group: Group
 ) -> None:
@@ -175,7 +197,7 @@ def _provide_host(
     path = run.path / HOST
     if (path / CONFIG).is_file() and open_run(path).is_finished:
         return
-    asked = _host_request(plan)
+    asked = host_request(plan)
     host_plan = resolve_training(asked, folders, reporter)
     if not (path / CONFIG).is_file():
         if found := _matching_run(host_plan, folders):
@@ -187,37 +209,23 @@ def _provide_host(
     _train(replace(host_plan, run=open_run(path)), open_run(path), folders, runtime, reporter, group)
 
 
-def _host_request(plan: MethodPlan) -> MethodRequest:
-    """The training of the host that belongs to a training of MAFT: the same data, CLIP and seed."""
-    request, label = plan.request, plan.data.label
-    unseen = plan.run.config.get("vocabulary", {}).get("unseen") if plan.run else request.unseen
-    return MethodRequest(
-        method=str(getattr(plan.config, HOST)),
-        data=label.partition(":")[0] if unseen else label,
-        unseen=unseen,
-        clip=plan.model.clip,
-        pretrained=plan.model.pretrained,
-        settings={"seed": plan.training.seed, **plan.host_settings},
-        gpus=request.gpus,
-    )
-
-
 def _matching_run(plan: MethodPlan, folders: Folders) -> Run | None:
-    """The newest finished run with the same data, CLIP and settings; of any seed, where none was asked for."""
-    model = plan.model
+    """The newest finished run with the same data, CLIP, settings and seed."""
+    model, prepared = plan.model, PreparedData.open(plan.data.spec, folders)
     clip = {k: v for k, v in {"name": model.clip, "pretrained": model.pretrained}.items() if v is not None}
     wanted = {"clip": clip, "method": _plain(plan.config), "training": _plain(plan.training)}
     for run in list_runs(folders.runs):
         same = run.kind in (KIND, HOST) and run.method == model.method and run.is_finished
         same = same and run.config["run"]["data"] == plan.data.label and (run.path / WEIGHTS).is_file()
         same = same and run.config.get("vocabulary", {}).get("unseen") == plan.request.unseen
+        same = same and run.config.get("fingerprints", {}).get("data") == prepared.fingerprint
         tables = {key: dict(run.config.get(key, {})) for key in wanted}
         if same and all(_same_settings(tables[key], wanted[key]) for key in wanted):
             return run
     return None
 
 
-_OF_NO_MATTER = {"seed", "workers", "log_every", "save_every", "eval_every", "accumulate"}
+_OF_NO_MATTER = {"workers", "log_every", "save_every", "eval_every", "accumulate"}
 
 
 def _same_settings(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -230,11 +238,10 @@ def _plain(config: Any) -> dict[str, Any]:
 
 
 def _copy_run(found: Run, path: Path) -> None:
-    """Copy what a finished run needs to be used: settings, weights, a CLIP of its own; the mark comes last."""
-    for file in (CONFIG, WEIGHTS, RUN_FILE):
+    """Copy what a finished run needs to be used: weights, a CLIP of its own; its config comes last."""
+    for file in (WEIGHTS, RUN_FILE, FINISHED, CONFIG):
         if (found.path / file).is_file():
             write_bytes(path / file, (found.path / file).read_bytes())
-    write_bytes(path / FINISHED, (found.path / FINISHED).read_bytes())
 
 
 def _method_of(plan: MethodPlan, run: Run, runtime: Runtime, reporter: Reporter) -> TrainedMethod:

@@ -10,6 +10,7 @@ from ovseg_cli.core.errors import ShapeError
 from ovseg_cli.core.methods.trained import TrainedMethod
 from ovseg_cli.core.methods.training_config import TrainingConfig
 from ovseg_cli.core.training.collate import ready
+from ovseg_cli.core.training.live_masks import LiveMasks
 from ovseg_cli.core.training.method_data import TrainData
 from ovseg_cli.core.training.schedule import Schedule
 from ovseg_cli.core.types import TextFeatures, TrainBatch
@@ -23,6 +24,7 @@ class MethodTask:
         data: Pictures, labels and proposals.
         text: Features of the training vocabulary, `data.seen_ids` in their order: no unseen name is among them.
         evaluate: Scores the method as it is; None scores nothing.
+        live: Makes the masks of each example; None where `data` brings them, or none are wanted.
 
     Raises:
         ShapeError: `text` has not one class for each seen one.
@@ -34,6 +36,7 @@ class MethodTask:
         data: TrainData,
         text: TextFeatures,
         evaluate: Callable[[], dict[str, float]] | None = None,
+        live: LiveMasks | None = None,
     ):
         if text.num_classes != len(data.seen_ids):
             raise ShapeError(
@@ -43,7 +46,7 @@ class MethodTask:
         self.module = method
         self.data = data
         self.text = text
-        self._evaluate = evaluate
+        self._evaluate, self._live = evaluate, live
 
     @property
     def training(self) -> TrainingConfig:
@@ -75,7 +78,12 @@ class MethodTask:
         return self.module.trained_state()
 
     def normalisers(self, batch: TrainBatch) -> dict[str, float]:
-        """Count what the losses are divided by; the loop adds the counts of all parts of a step."""
+        """Count what the losses are divided by; the loop adds the counts of all parts of a step.
+
+        Masks that are made live join the batch here, before anything is counted.
+        """
+        if self._live is not None:
+            batch["masks"] = self._live.of(batch)
         return self.module.normalisers(ready(batch))
 
     def losses(self, batch: TrainBatch, totals: dict[str, float]) -> dict[str, Tensor]:

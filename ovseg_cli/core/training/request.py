@@ -3,7 +3,7 @@
 A request names a method and data; the plan holds the class split, the CLIP, all settings and the run to go on with.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +11,13 @@ from ovseg_cli.core import registry
 from ovseg_cli.core.data.dataset import PreparedData, last_prepared
 from ovseg_cli.core.data.find import find_data
 from ovseg_cli.core.errors import DataError, UsageError
-from ovseg_cli.core.methods.build import ModelChoice, choose_model, split_settings
+from ovseg_cli.core.methods.build import ModelChoice, check_names, choose_model, split_settings
+from ovseg_cli.core.proposals.store import ProposalStore
 from ovseg_cli.core.reporter import Reporter
-from ovseg_cli.core.runs import HOST, Run, list_runs, open_run
+from ovseg_cli.core.runs import HOST, LIVE, Run
 from ovseg_cli.core.runtime import Folders
+from ovseg_cli.core.training.masks_for_training import cache_of
+from ovseg_cli.core.training.resuming import Wanted, check_unchanged, run_to_resume
 
 if TYPE_CHECKING:
     from ovseg_cli.core.data.specs import DataChoice
@@ -66,6 +69,7 @@ class MethodPlan:
         config, training: The settings, checked.
         host_settings: Settings of a host step.
         run: The run to go on with, or None.
+        cache: The cache of masks that `--proposals` names, or None.
     """
 
     request: MethodRequest
@@ -75,29 +79,37 @@ class MethodPlan:
     training: "TrainingConfig"
     host_settings: dict[str, Any]
     run: Run | None = None
+    cache: ProposalStore | None = None
+
+    @property
+    def data_typed(self) -> tuple[str, str | None]:
+        """What `--data` and `--unseen` were: a class split of the user's own is no name that could be looked up."""
+        unseen = self.run.data[1] if self.run else self.request.unseen
+        return (self.data.spec.name, unseen) if unseen else (self.data.label, None)
 
     @property
     def needs_host(self) -> bool:
         """Whether masks come from a host run of this run's own."""
-        return getattr(self.config, "proposals", None) == HOST
+        return getattr(self.config, "proposals", None) in (HOST, LIVE)
 
 
 def resolve_training(request: MethodRequest, folders: Folders, reporter: Reporter) -> MethodPlan:
-    """Check every name of a request and look up what it leaves open.
+    """Check every name of a request and look up what it leaves open, down to its host step and its masks.
 
     Raises:
         UsageError: An unknown method, data set, setting or run; an option that the method does not have.
-        DataError: The data set is not prepared.
+        DataError: The data set is not prepared, has changed since the run began, or a cache of masks is missing.
     """
     entry = registry.lookup(registry.METHODS, "method", request.method)
     if entry.trained == "nothing":
         raise UsageError(
             f"{request.method} is training-free: there is nothing to train.", f"Score it: ovseg eval {request.method}"
         )
-    settings, host_settings = _typed_settings(request)
-    run = _run_to_resume(request, settings, folders) if request.resume else None
     if request.run is not None and not request.resume:
         raise UsageError(f"--run {request.run} names a run to go on with.", "Add --resume.")
+    settings, host_settings = _typed_settings(request)
+    check_names(entry.load(), settings, request.method)
+    run = _run_of(request, settings, host_settings, folders) if request.resume else None
     data = _data_of(request, run, folders, reporter)
     if run is None:
         model = choose_model(
@@ -108,7 +120,41 @@ def resolve_training(request: MethodRequest, folders: Folders, reporter: Reporte
         host_settings = dict(run.config.get(HOST, {}))
     config, training = split_settings(entry.load(), model.settings, request.method, model.optional)
     assert training is not None, "a trained method has settings of its training"
-    return MethodPlan(request, data, model, config, training, host_settings, run)
+    plan = MethodPlan(request, data, model, config, training, host_settings, run)
+    return replace(plan, cache=_named_cache(plan, folders, reporter))
+
+
+def host_request(plan: MethodPlan) -> MethodRequest:
+    """The training of the host that belongs to a training of MAFT: the same data, CLIP and seed."""
+    data, unseen = plan.data_typed
+    return MethodRequest(
+        method=str(getattr(plan.config, HOST)),
+        data=data,
+        unseen=unseen,
+        clip=plan.model.clip,
+        pretrained=plan.model.pretrained,
+        settings={"seed": plan.training.seed, **plan.host_settings},
+        gpus=plan.request.gpus,
+    )
+
+
+def _named_cache(plan: MethodPlan, folders: Folders, reporter: Reporter) -> ProposalStore | None:
+    """Find what is wrong with the host step or the masks before a run folder is made."""
+    source: Any = plan.config
+    if plan.needs_host:
+        try:
+            resolve_training(host_request(plan), folders, reporter)
+        except UsageError as error:
+            raise UsageError(f"host step: {error.message}", error.mend) from error
+        return None
+    if not hasattr(source, "proposals"):
+        return None
+    if plan.host_settings:
+        what = f"host.{min(plan.host_settings)}: with proposals = {source.proposals} there is no host step."
+        raise UsageError(what, "Leave it out, or --proposals.")
+    label, unseen = plan.data_typed
+    settings = source.proposal_settings
+    return cache_of(source.proposals, settings, label, unseen, plan.data, TRAIN_SUBSET, folders, reporter)
 
 
 def _typed_settings(request: MethodRequest) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -122,11 +168,25 @@ def _typed_settings(request: MethodRequest) -> tuple[dict[str, Any], dict[str, A
         if option not in fields:
             raise UsageError(f"--{option}: {request.method} has no such option.", f"See: ovseg show {request.method}")
         own[option] = value
+    if request.host is not None and own.get("proposals", HOST) not in (HOST, LIVE):
+        what = f"--host {request.host}: masks come from {own['proposals']}, no host is needed."
+        raise UsageError(what, "Leave out --host, or --proposals.")
     if own.get(HOST) is not None and "proposals" not in own:
         own["proposals"] = HOST
     if of_host and HOST not in fields:
         raise UsageError(f"host.{min(of_host)}: {request.method} has no host.", f"See: ovseg show {request.method}")
     return own, of_host
+
+
+def _run_of(request: MethodRequest, settings: dict[str, Any], host_settings: dict[str, Any], folders: Folders) -> Run:
+    """Find the run that `--resume` means; whatever was typed beside it must be true of it."""
+    tables = {("clip", "name"): request.clip, ("clip", "pretrained"): request.pretrained}
+    if request.data is not None:
+        choice = find_data(request.data, request.unseen, folders)
+        tables |= {("run", "data"): choice.label}
+    tables |= {("vocabulary", "unseen"): request.unseen}
+    given = {place: value for place, value in tables.items() if value is not None}
+    return run_to_resume(Wanted(request.method, settings, host_settings, given), folders.runs, request.run)
 
 
 def _data_of(request: MethodRequest, run: Run | None, folders: Folders, reporter: Reporter) -> "DataChoice":
@@ -142,6 +202,8 @@ def _data_of(request: MethodRequest, run: Run | None, folders: Folders, reporter
     prepared = PreparedData.open(choice.spec, folders)
     if TRAIN_SUBSET not in prepared.subsets:
         raise DataError(f"{prepared.root}: there is no subset '{TRAIN_SUBSET}' to train on.", prepared.mend)
+    if run is not None:
+        check_unchanged(run, prepared)
     return choice
 
 
@@ -156,30 +218,3 @@ def _last_prepared(request: MethodRequest, folders: Folders, reporter: Reporter)
         )
     reporter.say(f"--data not given: taking the data set prepared last, {last}")
     return last
-
-
-def _run_to_resume(request: MethodRequest, settings: dict[str, Any], folders: Folders) -> Run:
-    if request.run is not None:
-        run = open_run(request.run)
-        if run.method != request.method:
-            mend = f"Type: ovseg train {run.method} --resume --run {request.run}"
-            raise UsageError(f"--run {request.run}: this is a run of {run.method}, not of {request.method}.", mend)
-        if run.is_finished:
-            raise UsageError(f"--run {request.run}: this run is finished, there is nothing to go on with.")
-        if differs := [key for key, value in settings.items() if _setting(run, key) != value]:
-            what = f"--run {request.run} has another {differs[0]} ({_setting(run, differs[0])})"
-            raise UsageError(f"{what} than the one given.", "Leave the settings out, or begin a new run.")
-        return run
-    for run in list_runs(folders.runs):
-        fits = run.method == request.method and run.kind == "segmentation" and "training" in run.config
-        if fits and not run.is_finished and all(_setting(run, key) == value for key, value in settings.items()):
-            return run
-    having = " with these settings" if settings else ""
-    raise UsageError(
-        f"--resume: there is no unfinished run of {request.method}{having} in {folders.runs}/.",
-        "Leave --resume out to begin one; `ovseg list runs` shows all.",
-    )
-
-
-def _setting(run: Run, key: str) -> Any:
-    return run.config["method"].get(key, run.config.get("training", {}).get(key))
