@@ -132,12 +132,12 @@ def _by_other(region: Mask, label: NDArray[np.int64], valid: Mask, rng: Generato
 
 
 def _moved(region: Mask, valid: Mask, angle: float) -> Mask:
-    """Return (D, H, W): the region moved by growing distances, until it has left its own place."""
+    """Return (D, H, W): the region moved by growing distances, from a pixel on until it has left its own place."""
     rows, columns = np.nonzero(region)
     sine, cosine = float(np.sin(angle)), float(np.cos(angle))
     height, width = int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
     reach = min(height / max(abs(sine), 1e-9), width / max(abs(cosine), 1e-9))
-    distances = np.linspace(0, reach, min(_DISTANCES, int(reach) + 1) + 1)
+    distances = np.linspace(1, max(1, reach), min(_DISTANCES, int(reach) + 1))
     return np.stack([shifted(region, round(d * sine), round(d * cosine)) & valid for d in distances])
 
 

@@ -7,6 +7,7 @@
 * *bins*: probabilities by IoU, the masks of all regions together.
 """
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ovseg_cli.core.errors import DataError
-from ovseg_cli.core.files import read_json, write_json
+from ovseg_cli.core.files import read_json, write_text
 
 SCHEMA, KIND = 1, "ovseg-mask-sensitivity"
 BINS = 10
@@ -117,14 +118,17 @@ class MaskSensitivity:
         return Summary(len(regions), sum(len(r.ious) for r in regions), means[0], means[1], tuple(_bins(regions)))
 
     def save(self, path: Path) -> None:
-        """Write the measurement, and its summaries for readers without us, as JSON.
+        """Write the measurement, and its summaries for readers without us, as JSON: one line a region.
 
         Raises:
             MachineError: The file cannot be written.
         """
         splits: tuple[Split, ...] = ("all", "seen", "unseen")
         summaries = {split: _plain(self.summary(split)) for split in splits}
-        write_json(path, {"schema": SCHEMA, "kind": KIND, "summary": summaries, **asdict(self)})
+        document = {"schema": SCHEMA, "kind": KIND, "summary": summaries, **asdict(self)}
+        regions = ",\n".join(json.dumps(region, ensure_ascii=False) for region in document.pop("regions"))
+        lines = [f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in document.items()]
+        write_text(path, "{\n" + ",\n".join([*lines, f'"regions": [\n{regions}\n]']) + "\n}\n")
 
     @classmethod
     def load(cls, path: Path) -> "MaskSensitivity":

@@ -22,7 +22,7 @@ from ovseg_cli.core.report.cells import Cell, Column, Table
 from ovseg_cli.core.report.sensitivity_figure import check_number, draw_figure
 from ovseg_cli.core.report.sensitivity_scene import MaskScene, draw_scene, find_scene
 from ovseg_cli.core.reporter import Reporter
-from ovseg_cli.core.runs import MEASURED, find_run, now, typed_command
+from ovseg_cli.core.runs import MEASURED, Run, find_run, now, typed_command
 from ovseg_cli.core.runtime import Folders, open_runtime
 
 if TYPE_CHECKING:
@@ -85,13 +85,17 @@ def report_sensitivity(request: SensitivityRequest, folders: Folders, reporter: 
     """
     from ovseg_cli.core.data.find import find_data
 
-    runs = [find_run(name, folders.runs) for name in request.runs]
+    runs = [_run(name, folders) for name in request.runs]
     label, unseen = (request.data, None) if request.data else runs[0].data
     pictures = _open(find_data(label, unseen, folders), request.subset, request.limit, request.proposals, folders)
     paths = list(dict.fromkeys(run.path for run in runs))
     choices = [choose_model(str(path.absolute()), folders.runs, pictures.choice.spec) for path in paths]
     out = (request.out or runs[0].path) / f"{pictures.stem}.png"
     models = list(zip(captions_of(choices), choices, strict=True))
+    if {choice.method for choice in choices} == {"maft"}:
+        reporter.say(
+            f"For the frozen CLIP beside it: ovseg eval ipclip --data {pictures.choice.label}; name its run too"
+        )
     return _report(models, pictures, out, folders, request.gpus, reporter)
 
 
@@ -122,6 +126,12 @@ def draw_mask_sensitivity(
 
     pictures = _open(find_data(data_label, None, folders), None, limit, None, folders)
     return _report(models, pictures, out_path, folders, gpus, reporter).pictures[0]
+
+
+def _run(name: str, folders: Folders) -> Run:
+    if name != "latest" and Path(name).is_file():
+        raise UsageError(f"{name}: this is a file; --figures builds models, which takes run folders.")
+    return find_run(name, folders.runs)
 
 
 def captions_of(choices: Sequence[ModelChoice]) -> list[str]:

@@ -1,0 +1,123 @@
+"""The figure, the scene and the table of mask sensitivity, from drawn measurements."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ovseg_cli.core.errors import UsageError
+from ovseg_cli.core.evaluation.sensitivity_results import MaskSensitivity, RegionScores
+from ovseg_cli.core.methods.build import ModelChoice
+from ovseg_cli.core.report.sensitivity import captions_of, sensitivity_table
+from ovseg_cli.core.report.sensitivity_figure import LOOKS, draw_figure
+from ovseg_cli.core.report.sensitivity_scene import MaskScene, draw_scene, find_scene
+from ovseg_cli.core.runs import Run
+from ovseg_cli.core.types import Sample
+
+
+def drawn(unseen=(False, True), classes=(0, 1)):
+    regions = tuple(RegionScores("p", k, ("region", "grown"), (1.0, 0.05), (0.8, 0.2), 0.6) for k in classes)
+    return MaskSensitivity("m", "toy", "val", ("a", "b"), unseen, regions)
+
+
+def colored(path):
+    """Shades that are no grey, with their numbers of pixels."""
+    pixels = np.asarray(Image.open(path).convert("RGB")).reshape(-1, 3)
+    return Counter(tuple(int(v) for v in p) for p in pixels[np.ptp(pixels, axis=1) > 60])
+
+
+def as_rgb(color):
+    return tuple(int(color[i : i + 2], 16) for i in (1, 3, 5))
+
+
+@pytest.mark.parametrize(
+    ("measured", "panels"),
+    [
+        (drawn(), 2),
+        (drawn(unseen=(False, False)), 1),  # a data set without a class split
+        (drawn(classes=(0,)), 1),  # no unseen region in these pictures
+        (drawn(classes=(1,)), 1),
+    ],
+)
+def test_figure_has_a_panel_for_seen_and_for_unseen_where_there_are_regions(tmp_path, measured, panels):
+    draw_figure([("one", measured), ("two", measured)], tmp_path / "a.png", "title")
+    width = Image.open(tmp_path / "a.png").width
+    assert (width > 1000) == (panels == 2)
+    assert as_rgb(LOOKS[1][0]) in colored(tmp_path / "a.png")
+
+
+def test_figure_draws_every_model_that_can_be_told_apart_and_no_more(tmp_path):
+    models = [(f"model {i}", drawn()) for i in range(len(LOOKS))]
+    draw_figure(models, tmp_path / "a.png", "title")
+    assert len({look[:2] for look in LOOKS}) == len({look[1] for look in LOOKS}) == len(LOOKS)
+    for wrong in ([*models, models[0]], []):
+        with pytest.raises(UsageError, match=f"a figure of {len(wrong)} models"):
+            draw_figure(wrong, tmp_path / "b.png", "title")
+    assert not (tmp_path / "b.png").exists()
+
+
+def test_table_shows_seen_and_unseen_apart():
+    table = sensitivity_table([("one", drawn()), ("two", drawn(classes=(0,)))], "toy val")
+    _, rows = table.texts()
+    assert rows == [
+        ["one", "seen", "1", "2", "1.00", "0.60", "0.80", "0.20"],
+        ["one", "unseen", "1", "2", "1.00", "0.60", "0.80", "0.20"],
+        ["two", "seen", "1", "2", "1.00", "0.60", "0.80", "0.20"],
+    ]
+    _, rows = sensitivity_table([("one", drawn(unseen=(False, False)))], "toy val").texts()
+    assert [row[1:3] for row in rows] == [["all", "2"]]
+
+
+class Pictures(list):
+    ignore_label = 255
+
+
+def picture(name, label):
+    label = torch.as_tensor(label)
+    return Sample(name, torch.zeros(3, *label.shape, dtype=torch.uint8), label)
+
+
+def square(class_id, top=8, side=10, size=30):
+    label = torch.zeros(size, size, dtype=torch.int64)
+    label[top : top + side, 8 : 8 + side] = class_id
+    return label
+
+
+def test_scene_is_chosen_by_the_label_unseen_and_whole_first():
+    data = Pictures([picture("edge", square(2, top=0)), picture("seen", square(1)), picture("best", square(2))])
+    scene = find_scene(data, unseen=[2])
+    assert scene is not None and (scene.sample.name, scene.class_id) == ("best", 2)
+    assert scene.captions[0] == "the region itself" and scene.captions[-1] == "everything else"
+    assert len(scene.masks) == 5 and scene.ious[0] == 1 and scene.ious[-1] == 0
+    assert list(scene.ious) == sorted(scene.ious, reverse=True)
+    assert find_scene(Pictures([picture("none", torch.full((4, 4), 255))]), []) is None
+
+
+@pytest.mark.parametrize("label", [np.zeros((4, 4)), [[0, 0, 0, 0, 0, 0, 0, 1]]])
+def test_scene_of_a_region_that_fills_the_picture_is_drawn(tmp_path, label):
+    scene = find_scene(Pictures([picture("p", np.array(label, dtype=np.int64))]), [])
+    answer = torch.full((len(scene.masks), 2), 0.5)
+    draw_scene(scene, [("model", answer)], ["a", "b"], tmp_path / "a.png", "title")
+    assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+def test_scene_draws_the_probability_of_the_class_as_a_bar(tmp_path):
+    mask = np.zeros((1, 8, 8), bool)
+    mask[:, 2:5, 2:5] = True
+    scene = MaskScene(picture("p", torch.zeros(8, 8, dtype=torch.int64)), 0, mask, ("the region itself",), (1.0,))
+
+    def bar(probability):
+        draw_scene(
+            scene, [("", torch.tensor([[probability, 1 - probability]]))], ["a", "b"], tmp_path / "a.png", "title"
+        )
+        return colored(tmp_path / "a.png")[as_rgb(LOOKS[0][0])]
+
+    assert bar(1.0) == pytest.approx(2 * bar(0.5), rel=0.05) and bar(0.0) < 0.1 * bar(1.0)
+
+
+def test_models_of_one_method_are_told_apart_by_their_runs(tmp_path):
+    runs = [Run(tmp_path / name, {}) for name in ("first", "second")]
+    choices = [ModelChoice("ipclip", "toy-clip"), *(ModelChoice("maft", "toy-clip", run=run) for run in runs)]
+    assert captions_of(choices) == ["IP-CLIP (frozen)", "MAFT first", "MAFT second"]
