@@ -138,11 +138,17 @@ def _choose_clip(
     if run is not None and "clip" in run.config:
         table = run.config["clip"]
         own = {OWN_CLIP: run.path, HOST_CLIP: run.path.parent}
-        name = str(own.get(table["name"], table["name"]))
+        folder = own.get(table["name"])
+        name = str(table["name"]) if folder is None else _typed_path(folder)
         return name, pretrained or table.get("pretrained")
     if spec is not None and spec.preset.clip and pretrained is None:
         return spec.preset.clip, None
     return DEFAULT_CLIP[0], pretrained or DEFAULT_CLIP[1]
+
+
+def _typed_path(folder: Path) -> str:
+    """Write a folder so that it is no bare word, which would mean an architecture."""
+    return str(folder) if len(folder.parts) > 1 else f"./{folder}"
 
 
 def _preset_settings(spec: "Spec | None", method: str, run: Run | None) -> tuple[dict[str, Any], dict[str, Any]]:
