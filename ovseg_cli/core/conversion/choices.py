@@ -137,6 +137,7 @@ def choose_settings(
     """
     refuse_contradiction(told, asked, where)
     fields = method.Config.model_fields
+    _refuse_sizes(method, asked)
     below = {key: value for key, (value, _) in official.items()}
     of_data = {key: value for key, value in recipe[0].items() if key in fields and key not in told}
     config = check_settings(method.Config, merge(merge(merge(below, of_data), asked), told), method.name)
@@ -150,3 +151,17 @@ def choose_settings(
         known = {**known, **dict.fromkeys(asked, ASKED), **dict.fromkeys(told, FILE)}
         choices.append(Choice(key, getattr(config, key), known.get(key, default)))
     return config, choices
+
+
+def _refuse_sizes(method: Any, asked: Mapping[str, Any]) -> None:
+    """Say where a setting of the mask generator belongs that stands among those of the method.
+
+    Raises:
+        UsageError: There is one.
+    """
+    fields = method.Config.model_fields
+    sizes = fields["generator"].annotation.model_fields if "generator" in fields else {}
+    if found := [key for key in asked if key in sizes and key not in fields]:
+        raise UsageError(
+            f"{method.name}: '{found[0]}' is a setting of the mask generator.", f"Write generator.{found[0]} = …"
+        )

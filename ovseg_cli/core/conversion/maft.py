@@ -23,7 +23,7 @@ from ovseg_cli.core.errors import UsageError
 from ovseg_cli.core.methods.build import merge
 from ovseg_cli.core.methods.freeseg import FreeSegConfig
 from ovseg_cli.core.methods.maft import TOWER, Maft, MaftConfig
-from ovseg_cli.core.nn.generator_config import half_statistics
+from ovseg_cli.core.nn.generator_config import GeneratorConfig, half_statistics
 from ovseg_cli.core.runs import HOST
 
 TUNED = "IPCLIP."
@@ -90,6 +90,8 @@ def split_host(settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
         table = {}
     elif not isinstance(table, dict):
         raise UsageError(f"--config: 'host' must be a table, not {table!r}.", "Write [host], or host.KEY = …")
+    if sizes := [key for key in own if key in GeneratorConfig.model_fields and key not in MaftConfig.model_fields]:
+        raise UsageError(f"maft: '{sizes[0]}' is a setting of the mask generator.", f"Write generator.{sizes[0]} = …")
     only = [key for key in own if key not in MaftConfig.model_fields and key in FreeSegConfig.model_fields]
     of_host = {key: own.pop(key) for key in only}
     shared = {key: own[key] for key in SHARED if key in own}

@@ -162,6 +162,7 @@ def test_other_constants_are_refused(refused, state):
         ("clip.head=3", "Did you mean 'clip.heads'?"),
         ("ensemble_wieght=0.5", "Did you mean 'ensemble_weight'?"),
         ("ensemble_weight=2", "ensemble_weight"),
+        ("heads=2", "Write generator.heads = "),
         ("generator=3", "'generator' must be a table"),
         ("templates=3", "must be a sentence"),
         ("templates=a photo", "templates"),

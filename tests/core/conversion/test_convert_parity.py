@@ -84,6 +84,27 @@ def test_step_one_is_a_run_of_freeseg_also_out_of_a_checkpoint_of_maft(recorded,
     check_host(recorded, tmp_path / "run")
 
 
+def test_run_is_found_from_its_own_folder(run, monkeypatch):
+    expected = load(run, device="cpu").method.digest
+    for folder, name in ((run.parent, "./run"), (run, "./host")):
+        monkeypatch.chdir(folder)
+        model = load(name, device="cpu")
+        assert name == "./host" or model.method.digest == expected
+    assert model.method.name == "freeseg"
+
+
+@pytest.mark.parametrize("setting", ["interaction_heads=2", "host.generator.widht=3", "host=zsseg", "iterations=3"])
+def test_settings_that_do_not_fit_maft(recorded, tmp_path, cli, setting):
+    answer = cli("convert", recorded.save(tmp_path), "-m", "maft", "--set", setting, "--out", "run")
+    words = {
+        "inter": "Write generator.inter",
+        "host.": "'width'",
+        "host=": "stand on freeseg",
+        "itera": "unknown setting",
+    }
+    assert answer.code == 2 and words[setting[:5]] in " ".join(answer.err.split()), answer.err
+
+
 def test_run_is_finished_and_its_host_shares_its_clip(run):
     choice = choose_model(str(run), run.parent)
     assert choice.run.is_finished and (run / "host" / "finished").is_file()
