@@ -270,6 +270,8 @@ def build_method(
 
     reporter = reporter or Silent()
     method_class = registry.lookup(registry.METHODS, "method", choice.method).load()
+    if choice.run is not None:
+        _refuse_training_settings(method_class, choice)
     config, _ = split_settings(method_class, choice.settings, choice.method, choice.optional)
     clip = clip or load_clip(choice.clip, choice.pretrained, device=device, reporter=reporter)
     method: Any = method_class(clip, config)
@@ -278,6 +280,15 @@ def build_method(
     if set_source := getattr(method, "set_source", None):
         set_source(open_source(config, choice, clip, device, reporter))
     return method.to(device).eval()
+
+
+def _refuse_training_settings(method_class: "type[Method]", choice: ModelChoice) -> None:
+    """A run is trained: what would have changed its training does nothing any more."""
+    training_class = getattr(method_class, "Training", None)
+    for key in choice.settings:
+        if training_class and key in training_class.model_fields:
+            what = f"{choice.method}: '{key}' is a setting of its training, and this run is trained."
+            raise UsageError(what, f"Train another: ovseg train {choice.method} --set {key}=…")
 
 
 def _load_weights(method: "TrainedMethod", run: Run) -> None:

@@ -4,24 +4,27 @@ A run folder is whole by itself: `config.toml` (tables run, clip, method, traini
 `model.safetensors`, `host/` (the run whose masks it learned from), `metrics.jsonl`, `curves.png`, `checkpoints/`.
 """
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ovseg_cli.core import registry
-from ovseg_cli.core.clip.model import RUN_FILE, load_clip, parameter_count
+from ovseg_cli.core.clip.model import load_clip, parameter_count
 from ovseg_cli.core.data.dataset import PreparedData
 from ovseg_cli.core.files import folder_lock, write_bytes
-from ovseg_cli.core.methods.build import build_method, choose_model
+from ovseg_cli.core.methods.build import build_method, choose_model, open_source
+from ovseg_cli.core.methods.masked import SourceMethod
 from ovseg_cli.core.methods.texts import default_templates, method_text, names_of, training_vocabulary
 from ovseg_cli.core.methods.trained import TrainedMethod
 from ovseg_cli.core.proposals.store import ProposalStore
 from ovseg_cli.core.reporter import Reporter
-from ovseg_cli.core.runs import CONFIG, FINISHED, HOST, LIVE, WEIGHTS, Run, create_run, list_runs, open_run
+from ovseg_cli.core.runs import CONFIG, HOST, LIVE, WEIGHTS, Run, create_run, open_run
 from ovseg_cli.core.runtime import Folders, Runtime, open_runtime, seed_everything
 from ovseg_cli.core.training.checkpoint import has_checkpoint
 from ovseg_cli.core.training.group import Group
+from ovseg_cli.core.training.host_runs import copy_run, matching_run
 from ovseg_cli.core.training.live_masks import LiveMasks
 from ovseg_cli.core.training.loop import LoopSettings, fit
 from ovseg_cli.core.training.masks_for_training import masks_for_training
@@ -29,9 +32,8 @@ from ovseg_cli.core.training.method_data import TrainData, open_train_data
 from ovseg_cli.core.training.method_task import MethodTask, loop_settings_of
 from ovseg_cli.core.training.processes import open_group
 from ovseg_cli.core.training.request import TRAIN_SUBSET, MethodPlan, MethodRequest, host_request, resolve_training
+from ovseg_cli.core.training.scores_under_way import scorer
 from ovseg_cli.core.types import Vocabulary
-
-KIND = "segmentation"
 
 
 def train_method(request: MethodRequest, folders: Folders, reporter: Reporter) -> dict[str, Any]:
@@ -84,7 +86,7 @@ def plan_document(request: MethodRequest, folders: Folders, reporter: Reporter) 
     }
     if plan.needs_host:
         host = resolve_training(host_request(plan), folders, reporter)
-        found = _matching_run(host, folders)
+        found = matching_run(host, folders)
         reused = f"masks of {found.path}, a finished run" if found else f"{host.training.iterations} steps first"
         document["host"] = {"method": host.model.method, "step": reused}
     return document
@@ -99,7 +101,7 @@ def estimate_sizes(plan: MethodPlan) -> dict[str, Any]:
     return {"memory_mib": round(4 * mib), "disk_mib": round(7 * mib)}
 
 
-def _begin(plan: MethodPlan, folders: Folders, path: Path | None = None, kind: str = KIND) -> Run:
+def _begin(plan: MethodPlan, folders: Folders, path: Path | None = None, kind: str = "segmentation") -> Run:
     """Make the run folder with all that is settled before the first step."""
     model, vocabulary = plan.model, vocabulary_of(plan)
     tables: dict[str, Any] = {
@@ -146,7 +148,7 @@ def _train(
         seed_everything(plan.training.seed)  # a host step or masks that were made before must change nothing
         with group.main_first():
             method.begin_training(plan.training, reporter)
-    task = MethodTask(method, data, text, live=live)
+    task = MethodTask(method, data, text, _scorer(plan, run, method, folders, reporter, group), live)
     with folder_lock(run.path, "training") if group.is_main else nullcontext():
         progress = fit(
             task,
@@ -166,6 +168,19 @@ def _train(
         "pictures": len(data.pictures),
         "trained_parameters": sum(p.numel() for p in method.parameters() if p.requires_grad),
     }
+
+
+def _scorer(
+    plan: MethodPlan, run: Run, method: TrainedMethod, folders: Folders, reporter: Reporter, group: Group
+) -> Callable[[], dict[str, float]] | None:
+    """Return what scores the method under way, if that was asked for."""
+    if not plan.training.eval_every:
+        return None
+    if isinstance(method, SourceMethod):
+        choice = choose_model(str(run.path), folders.runs)
+        method.set_source(open_source(plan.config, choice, method.clip, method.clip.device, reporter))
+    prepared = PreparedData.open(plan.data.spec, folders)
+    return scorer(method, prepared, vocabulary_of(plan), reporter, group)
 
 
 def _is_live(plan: MethodPlan) -> bool:
@@ -200,48 +215,13 @@ def _provide_host(
     asked = host_request(plan)
     host_plan = resolve_training(asked, folders, reporter)
     if not (path / CONFIG).is_file():
-        if found := _matching_run(host_plan, folders):
+        if found := matching_run(host_plan, folders):
             reporter.say(f"host: masks come from {found.path}, a finished run of {found.method} with these settings")
-            group.on_main(lambda: _copy_run(found, path))
+            group.on_main(lambda: copy_run(found, path))
             return
         group.on_main(lambda: _begin(host_plan, folders, path, HOST))
     reporter.say(f"host step: training {asked.method} first ({host_plan.training.iterations} steps), in {path}")
     _train(replace(host_plan, run=open_run(path)), open_run(path), folders, runtime, reporter, group)
-
-
-def _matching_run(plan: MethodPlan, folders: Folders) -> Run | None:
-    """The newest finished run with the same data, CLIP, settings and seed."""
-    model, prepared = plan.model, PreparedData.open(plan.data.spec, folders)
-    clip = {k: v for k, v in {"name": model.clip, "pretrained": model.pretrained}.items() if v is not None}
-    wanted = {"clip": clip, "method": _plain(plan.config), "training": _plain(plan.training)}
-    for run in list_runs(folders.runs):
-        same = run.kind in (KIND, HOST) and run.method == model.method and run.is_finished
-        same = same and run.config["run"]["data"] == plan.data.label and (run.path / WEIGHTS).is_file()
-        same = same and run.config.get("vocabulary", {}).get("unseen") == plan.request.unseen
-        same = same and run.config.get("fingerprints", {}).get("data") == prepared.fingerprint
-        tables = {key: dict(run.config.get(key, {})) for key in wanted}
-        if same and all(_same_settings(tables[key], wanted[key]) for key in wanted):
-            return run
-    return None
-
-
-_OF_NO_MATTER = {"workers", "log_every", "save_every", "eval_every", "accumulate"}
-
-
-def _same_settings(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    keys = (one.keys() | other.keys()) - _OF_NO_MATTER
-    return all(one.get(key) == other.get(key) for key in keys)
-
-
-def _plain(config: Any) -> dict[str, Any]:
-    return {key: value for key, value in config.model_dump(mode="json").items() if value is not None}
-
-
-def _copy_run(found: Run, path: Path) -> None:
-    """Copy what a finished run needs to be used: weights, a CLIP of its own; its config comes last."""
-    for file in (WEIGHTS, RUN_FILE, FINISHED, CONFIG):
-        if (found.path / file).is_file():
-            write_bytes(path / file, (found.path / file).read_bytes())
 
 
 def _method_of(plan: MethodPlan, run: Run, runtime: Runtime, reporter: Reporter) -> TrainedMethod:
