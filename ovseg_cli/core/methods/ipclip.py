@@ -23,3 +23,8 @@ class IpClip(MaskedClipMethod):
     trains = "nothing"
     Config = IpClipConfig
     config: IpClipConfig
+
+    @property
+    def training_names(self) -> tuple[str, ...] | None:
+        """Names of the classes that the host was trained on: what an ensemble with its scores counts as seen."""
+        return getattr(self.source, "training_names", None)
