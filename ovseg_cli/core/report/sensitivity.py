@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from ovseg_cli.core.proposals.store import ProposalStore
     from ovseg_cli.core.types import TextFeatures, Vocabulary
 
-FIGURE = "mask-sensitivity"
+_OF_SOURCE = ("proposals", "proposal_settings")  # settings that play no part where masks are given
+_MOST_SETTINGS = 2  # in a caption
 
 
 @dataclass(frozen=True)
@@ -135,13 +136,26 @@ def _run(name: str, folders: Folders) -> Run:
 
 
 def captions_of(choices: Sequence[ModelChoice]) -> list[str]:
-    """Name models by their methods; those of one method by their run too."""
+    """Name models by their methods; those of one method by the settings that they differ in, else by their runs."""
     titles = [METHODS[choice.method].title + (" (frozen)" if choice.method == "ipclip" else "") for choice in choices]
-    counts = Counter(titles)
-    return [
-        f"{title} {choice.run.path.name}" if counts[title] > 1 and choice.run else title
-        for title, choice in zip(titles, choices, strict=True)
-    ]
+    captions = list(titles)
+    for title, count in Counter(titles).items():
+        places = [i for i, other in enumerate(titles) if other == title]
+        if count > 1:
+            for i, words in zip(places, _differences([choices[i] for i in places]), strict=True):
+                captions[i] = title + words
+    return captions
+
+
+def _differences(rivals: Sequence[ModelChoice]) -> list[str]:
+    """What sets models of one method apart: a few settings, or the names of their folders."""
+    tables = [{**(c.run.config.get("training", {}) if c.run else {}), **c.settings} for c in rivals]
+    keys = [key for key in dict.fromkeys(key for table in tables for key in table) if key not in _OF_SOURCE]
+    differing = [key for key in keys if len({repr(table.get(key)) for table in tables}) > 1]
+    words = ["".join(f", {key} {table.get(key, 'default')}" for key in differing) for table in tables]
+    if len(set(words)) == len(words) and len(differing) <= _MOST_SETTINGS:
+        return words
+    return [f" {c.run.path.name}" if c.run else f" {number}" for number, c in enumerate(rivals, start=1)]
 
 
 def _open(choice: "DataChoice", subset: str | None, limit: int, proposals: str | None, folders: Folders) -> _Pictures:

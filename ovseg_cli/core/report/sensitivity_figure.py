@@ -44,8 +44,9 @@ def draw_figure(models: Sequence[tuple[str, MaskSensitivity]], picture: Path, ti
         MachineError: The disk refuses.
     """
     check_number(models)
-    panels = _panels([measurement for _, measurement in models])
-    figure = new_figure(4.3 * len(panels) + 0.3, 4.5)
+    panels = panels_of([measurement for _, measurement in models])
+    below = 0.2 * len(models) if len(models) > _MOST_BANDS else 0.0  # a long legend stands under its panel
+    figure = new_figure(4.3 * len(panels) + 0.3, 4.5 + below)
     figure.suptitle(title, fontsize=11)
     band = "band: the middle half of the masks; " if len(models) <= _MOST_BANDS else ""
     words = f"line: mean; {band}r: correlation of probability and IoU within a region, mean of regions"
@@ -86,7 +87,7 @@ def save_figure(figure: "Figure", picture: Path) -> None:
     write_bytes(picture, stream.getvalue())
 
 
-def _panels(measurements: Sequence[MaskSensitivity]) -> list[tuple[Split, str]]:
+def panels_of(measurements: Sequence[MaskSensitivity]) -> list[tuple[Split, str]]:
     """A panel for seen and one for unseen classes; one for all where there are no unseen ones."""
     both: list[tuple[Split, str]] = [("seen", "seen classes"), ("unseen", "unseen classes")]
     panels = [(split, name) for split, name in both if any(m.of(split) for m in measurements)]
@@ -111,4 +112,5 @@ def _panel(axes: "Axes", name: str, summaries: Sequence[tuple[str, Summary]]) ->
     axes.grid(alpha=0.25, linewidth=0.6)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    axes.legend(fontsize=8.5, loc="upper left", framealpha=0.85, edgecolor="none")
+    place = (0.0, 1.0) if len(summaries) <= _MOST_BANDS else (0.0, -0.13)
+    axes.legend(fontsize=8.5, loc="upper left", bbox_to_anchor=place, framealpha=0.85, edgecolor="none")

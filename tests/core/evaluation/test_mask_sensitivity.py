@@ -94,6 +94,8 @@ def test_series_covers_the_ious_from_one_to_zero():
         missing = {0} if kind == "grown" else set()  # the whole picture still has an IoU of one quarter
         assert steps | missing == {0, 1, 2, 3, 4}, (kind, ious)
     assert series.ious[0] == 1 and series.ious[-1] == 0
+    smallest = min((m for m, k in zip(series.masks, series.kinds, strict=True) if k == "shrunk"), key=np.sum)
+    assert smallest.sum() > 1 and not smallest[[10, 29]].any() and not smallest[:, [5, 24]].any()  # its middle
 
 
 @given(
@@ -209,7 +211,7 @@ def test_best_of_several_names_counts_for_a_class():
 def test_masks_of_a_cache_are_measured_against_every_region(tmp_path):
     pictures = Pictures(CORNER)
     masks = torch.zeros(3, 4, 4, dtype=torch.bool)
-    masks[0, :2, :2] = masks[1, :2] = True  # the third one is empty
+    masks[0, :2, :2] = masks[1, :2] = masks[0, 3, 3] = True  # a pixel without a class; the third one is empty
     store = ProposalStore.create(tmp_path / "store", {"generator": "drawn", "settings": {}})
     sample = pictures[0]
     store.write(sample.name, sample.image, Proposals(masks, torch.ones(3), (4, 4)))

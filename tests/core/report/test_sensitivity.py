@@ -11,7 +11,7 @@ from ovseg_cli.core.errors import UsageError
 from ovseg_cli.core.evaluation.sensitivity_results import MaskSensitivity, RegionScores
 from ovseg_cli.core.methods.build import ModelChoice
 from ovseg_cli.core.report.sensitivity import captions_of, sensitivity_table
-from ovseg_cli.core.report.sensitivity_figure import LOOKS, draw_figure
+from ovseg_cli.core.report.sensitivity_figure import LOOKS, draw_figure, panels_of
 from ovseg_cli.core.report.sensitivity_scene import MaskScene, draw_scene, find_scene
 from ovseg_cli.core.runs import Run
 from ovseg_cli.core.types import Sample
@@ -35,16 +35,16 @@ def as_rgb(color):
 @pytest.mark.parametrize(
     ("measured", "panels"),
     [
-        (drawn(), 2),
-        (drawn(unseen=(False, False)), 1),  # a data set without a class split
-        (drawn(classes=(0,)), 1),  # no unseen region in these pictures
-        (drawn(classes=(1,)), 1),
+        (drawn(), ["seen", "unseen"]),
+        (drawn(unseen=(False, False)), ["all"]),  # a data set without a class split
+        (drawn(classes=(0,)), ["seen"]),  # no unseen region in these pictures
+        (drawn(classes=(1,)), ["unseen"]),
     ],
 )
 def test_figure_has_a_panel_for_seen_and_for_unseen_where_there_are_regions(tmp_path, measured, panels):
+    assert [split for split, _ in panels_of([measured])] == panels
     draw_figure([("one", measured), ("two", measured)], tmp_path / "a.png", "title")
-    width = Image.open(tmp_path / "a.png").width
-    assert (width > 1000) == (panels == 2)
+    assert (Image.open(tmp_path / "a.png").width > 1000) == (len(panels) == 2)
     assert as_rgb(LOOKS[1][0]) in colored(tmp_path / "a.png")
 
 
@@ -117,7 +117,14 @@ def test_scene_draws_the_probability_of_the_class_as_a_bar(tmp_path):
     assert bar(1.0) == pytest.approx(2 * bar(0.5), rel=0.05) and bar(0.0) < 0.1 * bar(1.0)
 
 
-def test_models_of_one_method_are_told_apart_by_their_runs(tmp_path):
-    runs = [Run(tmp_path / name, {}) for name in ("first", "second")]
-    choices = [ModelChoice("ipclip", "toy-clip"), *(ModelChoice("maft", "toy-clip", run=run) for run in runs)]
-    assert captions_of(choices) == ["IP-CLIP (frozen)", "MAFT first", "MAFT second"]
+def test_models_of_one_method_are_told_apart_by_what_they_differ_in(tmp_path):
+    def maft(name, host="zsseg", **training):
+        return ModelChoice("maft", "toy-clip", None, {"host": host}, Run(tmp_path / name, {"training": training}))
+
+    frozen = ModelChoice("ipclip", "toy-clip", None, {"start_layer": 4, "proposals": "x"})
+    assert captions_of([frozen, maft("a")]) == ["IP-CLIP (frozen)", "MAFT"]
+    assert captions_of([maft("a"), maft("b", host="freeseg")]) == ["MAFT, host zsseg", "MAFT, host freeseg"]
+    early = ModelChoice("ipclip", "toy-clip", None, {"start_layer": 1, "proposals": "y"})
+    assert captions_of([frozen, early]) == ["IP-CLIP (frozen), start_layer 4", "IP-CLIP (frozen), start_layer 1"]
+    assert captions_of([maft("a", mask_aware=True), maft("b", mask_aware=False)])[1] == "MAFT, mask_aware False"
+    assert captions_of([maft("a", seed=0), maft("b", seed=1), maft("c", seed=1)]) == ["MAFT a", "MAFT b", "MAFT c"]
