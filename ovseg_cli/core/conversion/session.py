@@ -19,7 +19,6 @@ from ovseg_cli.core.conversion.maft import import_maft
 from ovseg_cli.core.conversion.zegformer import import_zegformer
 from ovseg_cli.core.conversion.zsseg import import_zsseg
 from ovseg_cli.core.data.find import find_data
-from ovseg_cli.core.data.spec_checks import NO_SPLIT
 from ovseg_cli.core.errors import UsageError
 from ovseg_cli.core.files import explain_os_error, make_folder, write_bytes
 from ovseg_cli.core.methods.build import DEFAULT_CLIP, HOST_CLIP, JOINT, OWN_CLIP
@@ -90,10 +89,7 @@ class Conversion:
     @property
     def label(self) -> str:
         """What it was trained on, `NAME:CLASS_SPLIT`, `NAME:none` for all classes of a data set; "" if not said."""
-        if self.data is None:
-            return ""
-        whole = self.data.split is None and self.data.spec.default_split
-        return f"{self.data.label}:{NO_SPLIT}" if whole else self.data.label
+        return "" if self.data is None else self.data.label
 
     @property
     def choices(self) -> list[Choice]:
@@ -291,4 +287,4 @@ def _finish(run: Run, method: TrainedMethod) -> None:
 
     state: dict[str, torch.Tensor] = method.trained_state()
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    write_bytes(run.path / WEIGHTS, save(state, {"format": "pt", "method": method.name}))
+    write_bytes(run.path / WEIGHTS, save(state, {"format": "pt"}))

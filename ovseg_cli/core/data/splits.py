@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ovseg_cli.core.data.spec import Spec, no_class
+from ovseg_cli.core.data.spec_checks import NO_SPLIT
 from ovseg_cli.core.data.spec_models import ClassSplit
 from ovseg_cli.core.errors import UsageError
 from ovseg_cli.core.files import digest_of
@@ -17,8 +18,10 @@ class DataChoice:
 
     @property
     def label(self) -> str:
-        """The choice as it is typed and printed: "toy:combo", "cityscapes"."""
-        return f"{self.spec.name}:{self.split.id}" if self.split else self.spec.name
+        """The choice as it is typed and printed: "toy:combo", "cityscapes"; "toy:none" where there are splits."""
+        if self.split is None:
+            return f"{self.spec.name}:{NO_SPLIT}" if self.spec.class_splits else self.spec.name
+        return f"{self.spec.name}:{self.split.id}"
 
     @property
     def default(self) -> "DataChoice":

@@ -244,5 +244,5 @@ def _finish(run: Run, method: TrainedMethod) -> None:
     from safetensors.torch import save
 
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in method.trained_state().items()}
-    write_bytes(run.path / WEIGHTS, save(state, {"format": "pt", "method": method.name}))
+    write_bytes(run.path / WEIGHTS, save(state, {"format": "pt"}))
     run.finish()
