@@ -12,6 +12,7 @@ runs this loop; the main one alone writes files, at moments that all agree on.
 import math
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +94,12 @@ class _Loop:
         self.task.train_mode()
         with stop_between_steps(self.group.launcher) as stop:
             self._evaluate_when_due(log, stop)  # a kill may have come before the evaluation that follows a checkpoint
-            for own in self._track():
-                self._step(own, stop)
-                self._note(log)
-                self._save_when_due(stop)
-                self._evaluate_when_due(log, stop)
+            with self._batches() as stream:
+                for own in stream:
+                    self._step(own, stop)
+                    self._note(log)
+                    self._save_when_due(stop)
+                    self._evaluate_when_due(log, stop)
             self._ask_all(stop)
         self.group.on_main(lambda: draw_curves(self.folder / LOG, self.folder / CURVES, self.task.name))
         if self.average is not None:
@@ -114,13 +116,16 @@ class _Loop:
 
             seed_everything((torch.initial_seed() + 7919 * self.group.rank) % 2**31)
 
-    def _track(self) -> Iterator[list[Any]]:
+    @contextmanager
+    def _batches(self) -> Iterator[Iterator[list[Any]]]:
+        """Give the batches that are still to come, with progress; ends the workers with the block."""
         start = self.progress.step
         with own_random_states():
             pin = self.device.type == "cuda"
             stream = batches(self.data, start, self.total, self.settings.workers, self.parts, self.own, pin)
         what = self.task.name if start == 0 else f"{self.task.name} from step {start}"
-        return iter(self.reporter.track(self._timed(stream), what, self.total - start))
+        with closing(stream):
+            yield iter(self.reporter.track(self._timed(stream), what, self.total - start))
 
     def _timed(self, stream: Iterator[list[Any]]) -> Iterator[list[Any]]:
         """Pass batches on, counting the seconds for which they were waited."""

@@ -1,6 +1,6 @@
 """Batches in the order of steps, made in the background; which batch a step gets depends on the step alone."""
 
-from collections.abc import Iterator, Sized
+from collections.abc import Generator, Iterator, Sized
 from typing import Any
 
 import torch
@@ -31,8 +31,10 @@ def batches(
     parts: int = 1,
     own: range = range(1),
     pin: bool = False,
-) -> Iterator[list[Any]]:
+) -> Generator[list[Any], None, None]:
     """Yield, for steps `start` to `stop - 1`, the parts of the step's batch that are this process's own.
+
+    Close it to end the workers, where not all batches are taken.
 
     Args:
         steps: Its item `i * parts + p` is part `p` of the batch of step `i`, a pure function of the index.
@@ -57,19 +59,28 @@ def batches(
         pin_memory=pin,
         generator=torch.Generator(),  # the loader must not draw from the generator that training draws from
     )
+    iterator = iter(loader)
+    try:
+        yield from _grouped(iterator, len(own))
+    finally:  # whoever stops early closes this: workers ignore SIGTERM, so an interpreter that ends would wait for them
+        if hasattr(iterator, "_shutdown_workers"):
+            iterator._shutdown_workers()
+
+
+def _grouped(items: Iterator[Any], number: int) -> Iterator[list[Any]]:
     group: list[Any] = []
-    for item in _watched(loader):
+    for item in _watched(items):
         if isinstance(item, OvsegError):
             raise item
         group.append(item)
-        if len(group) == len(own):
+        if len(group) == number:
             yield group
             group = []
 
 
-def _watched(loader: DataLoader) -> Iterator[Any]:
+def _watched(items: Iterator[Any]) -> Iterator[Any]:
     try:
-        yield from loader
+        yield from items
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise

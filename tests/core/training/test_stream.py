@@ -1,5 +1,6 @@
 """Batches: each process its parts, errors as they were raised, killed workers named."""
 
+import multiprocessing
 import os
 import signal
 
@@ -8,6 +9,8 @@ import torch
 
 from ovseg_cli.core.errors import DataError, MachineError
 from ovseg_cli.core.training.stream import batches, num_images, to_device
+from ovseg_cli.core.training.task import TrainingError
+from tests.core.training.parts import train
 
 
 class Numbers(torch.utils.data.Dataset):
@@ -64,3 +67,10 @@ def test_nested_batches_move():
     batch = {"masks": [torch.zeros(1), torch.ones(2)], "names": ["a", "b"]}
     moved = to_device(batch, torch.device("meta"))
     assert moved["names"] == ["a", "b"] and [m.device.type for m in moved["masks"]] == ["meta", "meta"]
+
+
+def test_workers_end_with_the_training_even_where_its_failure_is_kept(tmp_path):
+    """They ignore SIGTERM: an interpreter that ends while they live would wait for them for ever."""
+    with pytest.raises(TrainingError) as kept:
+        train(tmp_path, total=500, workers=2, nan_at=3)
+    assert kept.value.exit_code == 1 and not multiprocessing.active_children()
