@@ -30,6 +30,32 @@ WRONG_WORDS = {
     "train: resume of a missing run": (["train", "toy-clip", "--resume", "--run", "runs/none"], 2, ["runs/none", "no such run"]),
     "train: a run without resume": (["train", "toy-clip", "--run", "runs/none"], 2, ["--resume"]),
     "train: more GPUs than there are": (["train", "toy-clip", "--gpus", "999"], 4, ["--gpus 999", "this machine has"]),
+    "train: unknown setting of a method": (["train", "maft", "--data", "toy", "--set", "iteration=3"], 2, ["'iteration'", "Did you mean 'iterations'?"]),
+    "train: unknown setting in a table": (["train", "freeseg", "--data", "toy", "--set", "generator.querys=3"], 2, ["Did you mean 'generator.queries'?"]),
+    "train: unknown setting of the host": (["train", "maft", "--data", "toy", "--set", "host.iteration=3"], 2, ["host step: freeseg", "Did you mean 'iterations'?"]),
+    "train: unknown setting on resume": (["train", "maft", "--resume", "--set", "iteration=3"], 2, ["Did you mean 'iterations'?"]),
+    "train: a value of a method that does not fit": (["train", "maft", "--data", "toy", "--set", "batch_size=0"], 2, ["batch_size = 0"]),
+    "train: settings that exclude each other": (["train", "maft", "--data", "toy", "--set", "mask_aware=false", "--set", "distillation=0"], 2, ["nothing is learned"]),
+    "train: unknown host": (["train", "maft", "--data", "toy", "--host", "freeseq"], 2, ["freeseq", "'freeseg'"]),
+    "train: host of a host": (["train", "freeseg", "--data", "toy", "--host", "zsseg"], 2, ["--host", "freeseg has no such option"]),
+    "train: settings of a host that is none": (["train", "freeseg", "--data", "toy", "--set", "host.iterations=3"], 2, ["host.iterations", "no host"]),
+    "train: host beside other masks": (["train", "maft", "--data", "toy", "--host", "zsseg", "--proposals", "superpixels"], 2, ["--host zsseg", "superpixels"]),
+    "train: settings of a host beside other masks": (["train", "maft", "--data", "toy", "--proposals", "superpixels", "--set", "host.iterations=3"], 2, ["host.iterations", "no host step"]),
+    "train: masks for a host": (["train", "freeseg", "--data", "toy", "--proposals", "superpixels"], 2, ["--proposals", "no such option"]),
+    "train: unknown generator": (["train", "maft", "--data", "toy", "--proposals", "superpixel"], 2, ["Did you mean 'superpixels'?"]),
+    "train: unknown setting of a generator": (["train", "maft", "--data", "toy", "--proposals", "superpixels", "--set", "proposal_settings.max_mask=3"], 2, ["Did you mean 'max_masks'?"]),
+    "train: no such cache of masks": (["train", "maft", "--data", "toy", "--proposals", "data/none"], 3, ["data/none"]),
+    "train: data that is not prepared": (["train", "maft", "--data", "coco-stuff"], 3, ["coco-stuff", "ovseg prepare coco-stuff"]),
+    "train: nothing is prepared": (["train", "maft", "--data-root", "none"], 3, ["none/", "ovseg prepare coco-stuff", "ovseg prepare toy"]),
+    "train: unknown class split": (["train", "maft", "--data", "toy:comb"], 2, ["comb", "Did you mean 'combo'?"]),
+    "train: no such unseen class": (["train", "maft", "--data", "toy", "--unseen", "gras"], 2, ["gras", "grass"]),
+    "train: method, resume of nothing": (["train", "maft", "--resume"], 2, ["no unfinished run of maft"]),
+    "train: method, a missing run": (["train", "maft", "--resume", "--run", "runs/none"], 2, ["runs/none", "no such run"]),
+    "train: method, a run without resume": (["train", "maft", "--run", "runs/none"], 2, ["--resume"]),
+    "train: method, more GPUs than there are": (["train", "maft", "--data", "toy", "--gpus", "999"], 4, ["--gpus 999", "this machine has"]),
+    "train: unknown architecture": (["train", "freeseg", "--data", "toy", "--clip", "ViT-B-61"], 2, ["ViT-B-61", "ViT-B-16"]),
+    "train: start layer beyond the depth": (["train", "maft", "--data", "toy", "--proposals", "superpixels", "--set", "start_layer=99"], 2, ["start layer 99", "0 to 5"]),
+    "train: data for a CLIP": (["train", "toy-clip", "--data", "toy"], 2, ["--data", "toy-clip draws its own data"]),
     "eval: unknown method": (["eval", "maskclop", "--data", "toy"], 2, ["maskclop", "Did you mean 'maskclip'?"]),
     "eval: a trainer as method": (["eval", "toy-clip", "--data", "toy"], 2, ["toy-clip", "--clip toy-clip"]),
     "eval: unknown data set": (["eval", "maskclip", "--data", "toi"], 2, ["toi", "Did you mean 'toy'?"]),
@@ -79,15 +105,21 @@ WRONG_WORDS = {
 
 @pytest.mark.parametrize(("arguments", "code", "parts"), WRONG_WORDS.values(), ids=WRONG_WORDS)
 def test_wrong_words_get_one_sentence(
-    cli: Callable, picture: Path, tmp_path: Path, arguments: list[str], code: int, parts: list[str]
+    cli: Callable, world: Path, picture: Path, tmp_path: Path, arguments: list[str], code: int, parts: list[str]
 ) -> None:
+    before = _folders(world)
     answer = cli(*[str(picture) if a == "PICTURE" else a for a in arguments])
     assert answer.code == code, answer.err
     assert not answer.out and "Traceback" not in answer.err
     assert answer.err.count("error:") == 1, answer.err
     for part in parts:
         assert part in answer.err
-    assert list(tmp_path.iterdir()) == [], "something was written"
+    assert list(tmp_path.iterdir()) == [] and _folders(world) == before, "something was written"
+
+
+def _folders(world: Path) -> list[Path]:
+    """Runs and caches of masks that there are."""
+    return sorted([*(world / "runs").iterdir(), *world.glob("datasets/*/*")])
 
 
 # name: what is done to a prepared label

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ovseg_cli.core import registry
-from ovseg_cli.core.clip.model import load_clip, parameter_count
+from ovseg_cli.core.clip.model import ClipModel, load_clip, parameter_count
 from ovseg_cli.core.data.dataset import PreparedData
 from ovseg_cli.core.files import folder_lock, write_bytes
 from ovseg_cli.core.methods.build import build_method, choose_model, open_source
@@ -55,9 +55,12 @@ def train_method(request: MethodRequest, folders: Folders, reporter: Reporter) -
         reporter = group.quiet(reporter)
         for note in runtime.notes:
             reporter.say(note)
+        with group.main_first():  # weights that are missing are said before a run folder is made
+            clip = load_clip(plan.model.clip, plan.model.pretrained, device=runtime.device, reporter=reporter)
+        method = _method_of(plan, clip)
         run = plan.run or group.on_main(lambda: _begin(plan, folders))
         reporter.say(f"run folder: {run.path}")
-        figures = _train(plan, run, folders, runtime, reporter, group)
+        figures = _train(plan, run, method, folders, runtime, reporter, group)
     return {"schema": 1, "run": str(run.path), "figures": figures}
 
 
@@ -127,12 +130,17 @@ def vocabulary_of(plan: MethodPlan) -> Vocabulary:
 
 
 def _train(
-    plan: MethodPlan, run: Run, folders: Folders, runtime: Runtime, reporter: Reporter, group: Group
+    plan: MethodPlan,
+    run: Run,
+    method: TrainedMethod,
+    folders: Folders,
+    runtime: Runtime,
+    reporter: Reporter,
+    group: Group,
 ) -> dict[str, Any]:
     """Train in a run folder: its host first, then its masks, then the method itself."""
     if plan.needs_host:
-        _provide_host(plan, run, folders, runtime, reporter, group)
-    method = _method_of(plan, run, runtime, reporter)
+        _provide_host(plan, run, method.clip, folders, runtime, reporter, group)
     vocabulary = vocabulary_of(plan)
     seen = training_vocabulary(vocabulary)
     with group.main_first():
@@ -206,30 +214,41 @@ def _cached_masks(plan: MethodPlan, run: Run, folders: Folders, reporter: Report
 
 
 def _provide_host(
-    plan: MethodPlan, run: Run, folders: Folders, runtime: Runtime, reporter: Reporter, group: Group
+    plan: MethodPlan,
+    run: Run,
+    clip: ClipModel,
+    folders: Folders,
+    runtime: Runtime,
+    reporter: Reporter,
+    group: Group,
 ) -> None:
     """Put a finished run of the host into `RUN/host`: a copy of a matching one, else trained now (step 1)."""
-    path = run.path / HOST
-    if (path / CONFIG).is_file() and open_run(path).is_finished:
-        return
-    asked = host_request(plan)
+    asked, path = host_request(plan), run.path / HOST
     host_plan = resolve_training(asked, folders, reporter)
-    if not (path / CONFIG).is_file():
-        if found := matching_run(host_plan, folders):
-            reporter.say(f"host: masks come from {found.path}, a finished run of {found.method} with these settings")
-            group.on_main(lambda: copy_run(found, path))
-            return
-        group.on_main(lambda: _begin(host_plan, folders, path, HOST))
+    if group.on_main(lambda: _is_provided(host_plan, path, folders, reporter)):
+        return
     reporter.say(f"host step: training {asked.method} first ({host_plan.training.iterations} steps), in {path}")
-    _train(replace(host_plan, run=open_run(path)), open_run(path), folders, runtime, reporter, group)
+    own = open_run(path)
+    _train(replace(host_plan, run=own), own, _method_of(host_plan, clip), folders, runtime, reporter, group)
 
 
-def _method_of(plan: MethodPlan, run: Run, runtime: Runtime, reporter: Reporter) -> TrainedMethod:
+def _is_provided(plan: MethodPlan, path: Path, folders: Folders, reporter: Reporter) -> bool:
+    """Whether there is nothing to train in the folder of a host; where there was nothing at all, begin it."""
+    if (path / CONFIG).is_file():
+        return open_run(path).is_finished
+    if found := matching_run(plan, folders):
+        reporter.say(f"host: masks come from {found.path}, a finished run of {found.method} with these settings")
+        copy_run(found, path)
+        return True
+    _begin(plan, folders, path, HOST)
+    return False
+
+
+def _method_of(plan: MethodPlan, clip: ClipModel) -> TrainedMethod:
     """Make the method with its first weights, which depend on the seed alone."""
     seed_everything(plan.training.seed)
-    model = plan.model
-    clip = load_clip(model.clip, model.pretrained, device=runtime.device, reporter=reporter)
-    return registry.METHODS[model.method].load()(clip, plan.config).to(runtime.device)
+    method: TrainedMethod = registry.METHODS[plan.model.method].load()(clip, plan.config)
+    return method.to(clip.device)
 
 
 def _data_of(plan: MethodPlan, folders: Folders, masks: ProposalStore | None) -> TrainData:
