@@ -59,7 +59,8 @@ class MaftConfig(MaskedClipConfig):
     )
     proposals: str = Field(
         default="host",
-        description="Where masks come from: `host` (the run's own), a generator, a cache of `ovseg propose`, or a run.",
+        description="Where masks come from: `host` (the run's own), a generator, a cache of `ovseg propose`, or a run. "
+        "`live` is the host too, asked anew for each training example, as published; slower.",
     )
 
 
