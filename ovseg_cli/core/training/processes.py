@@ -148,6 +148,7 @@ def _run_elastic(count: int, nodes: int, endpoint: str, command: list[str], fold
         "run_id": "ovseg",
         "rdzv_backend": "c10d",
         "rdzv_endpoint": endpoint,
+        "rdzv_configs": {"is_host": False} if _answers(endpoint) else {},
         "max_restarts": 0,
         "local_addr": _own_address(endpoint),
         "logs_specs": DefaultLogsSpecs(log_dir=str(folder)),
@@ -171,6 +172,14 @@ def _run_elastic(count: int, nodes: int, endpoint: str, command: list[str], fold
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def _answers(endpoint: str) -> bool:
+    """Whether somebody waits there already: then this process must not try to, be it on the same machine."""
+    host, _, port = endpoint.rpartition(":")
+    with suppress(OSError), socket.create_connection((host, int(port)), timeout=2):
+        return int(port) > 0
+    return False
 
 
 def _silence_launcher() -> None:

@@ -72,9 +72,9 @@ def codes(children, seconds=60):
     return [found[child] for child in children]
 
 
-def wait_for(path, children, seconds=60):
-    """Wait until a process has made a file."""
+def wait_until(happened, seconds=120):
+    """Wait until something is true."""
     deadline = time.monotonic() + seconds
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path.name} never came"
-        time.sleep(0.005)
+    while not happened():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.01)

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -303,9 +304,9 @@ def launched(folder, options, count=2):
 def test_launcher_names_a_killed_worker(tmp_path):
     act = lambda: launched(tmp_path / "run", '{"total": 100000, "pause": 0.01, "save_every": 1}')  # noqa: E731
     children = forks.start(act, output=tmp_path)
-    forks.wait_for(tmp_path / "run" / "reached-5-1", children)
+    forks.wait_until((tmp_path / "run" / "reached-5-1").exists)
     os.kill(workers_of(children[0])["1"], signal.SIGKILL)
-    assert forks.codes(children) == [4]
+    assert forks.codes(children, seconds=120) == [4]
     assert re.search(r"worker 1 \(process \d+\) was killed by SIGKILL", (tmp_path / "error-0").read_text())
 
 
@@ -328,22 +329,33 @@ def workers_of(launcher):
 def test_launcher_passes_a_signal_on_and_leaves_when_all_have_saved(tmp_path, sent, code):
     act = lambda: launched(tmp_path / "run", '{"total": 100000, "pause": 0.01, "save_every": 1000}')  # noqa: E731
     children = forks.start(act)
-    forks.wait_for(tmp_path / "run" / "reached-5-1", children)
+    forks.wait_until((tmp_path / "run" / "reached-5-1").exists)
     os.kill(children[0], sent)
     assert forks.codes(children) == [code]
     assert load_checkpoint(tmp_path / "run" / "checkpoints", Silent()).step > 4
 
 
+def listens(port):
+    try:
+        with socket.create_connection(("localhost", port), timeout=1):
+            return True
+    except OSError:
+        return False
+
+
 def test_two_machines_train_to_the_weights_of_one_process(tmp_path, one):
     """Two launchers on this machine, as the same command typed on two."""
     options = json.dumps(PLAIN)
-    endpoint = f"localhost:{forks.free_port()}"
+    port = forks.free_port()
+    endpoint = f"localhost:{port}"
 
     def act():
         os.environ.update(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
         launch_if_needed(0, 2, endpoint, [str(tmp_path), options], module="tests.core.training.parts")
 
-    assert forks.codes([*forks.start(act), *forks.start(act)]) == [0, 0]
+    first = forks.start(act)
+    forks.wait_until(lambda: listens(port))
+    assert forks.codes([*first, *forks.start(act)], seconds=120) == [0, 0]
     for rank in (0, 1):
         state = torch.load(tmp_path / f"end-{rank}.pt")
         assert torch.allclose(torch.cat([w.flatten() for w in state.values()]), one, rtol=1e-5, atol=1e-6)
