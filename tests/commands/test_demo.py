@@ -47,7 +47,7 @@ def test_every_row_is_a_stored_result(outcome: tuple[Path, dict]) -> None:
 
 def test_pictures_are_drawn(outcome: tuple[Path, dict]) -> None:
     place, document = outcome
-    assert len(document["pictures"]) == 1 + pictures.PICTURES
+    assert len(document["pictures"]) == 2 + pictures.PICTURES
     for path in document["pictures"]:
         assert np.asarray(Image.open(place / path)).std() > 10, f"{path} is blank"
 
@@ -93,7 +93,7 @@ def test_other_names_compete_as_something_else() -> None:
 
 def test_words_pictures_name_their_picture(outcome: tuple[Path, dict]) -> None:
     place, document = outcome
-    for path in document["pictures"][1:]:
+    for path in document["pictures"][2:]:
         stored = json.loads((place / path.replace("_overlay.png", ".json")).read_text())
         assert (place / path).with_name(stored["image"]).is_file() and stored["classes"][-1] == pictures.ELSE
 

@@ -12,7 +12,7 @@ from ovseg_cli.core.data import toy
 from ovseg_cli.core.data.dataset import PreparedData
 from ovseg_cli.core.data.palette import colors, spec_colors
 from ovseg_cli.core.data.specs import Spec, load_spec
-from ovseg_cli.core.demo.plan import DATA, DENSE_ROWS, DemoRequest, rows_of, segmenter_of
+from ovseg_cli.core.demo.plan import DATA, DENSE_ROWS, DemoRequest, eval_request, rows_of, segmenter_of
 from ovseg_cli.core.evaluation.request import EvalRequest, resolve
 from ovseg_cli.core.files import write_bytes
 from ovseg_cli.core.prediction.class_lists import parse_classes
@@ -29,6 +29,7 @@ WORDS_ROW = DENSE_ROWS[1]
 ELSE = "something else"
 PICTURE_NOTES = (
     "comparison.png: four pictures of val, chosen to show both what works and what does not.",
+    "mask-sensitivity.png: the probability of a region's class when its mask is made worse, before and after MAFT.",
     f"words-*: {WORDS_ROW.caption} gives each pixel one of your words, "
     f"or '{ELSE}' where another name of the world fits better.",
 )
@@ -68,6 +69,19 @@ def comparison_picture(clip: str, tuned: Mapping[str, Path], request: DemoReques
     path = request.out / "pictures" / "comparison.png"
     _save(drawn, path)
     return path
+
+
+def sensitivity_picture(clip: str, tuned: Mapping[str, Path], request: DemoRequest, reporter: Reporter) -> Path:
+    """How much class scores follow the mask, before and after MAFT's tuning, on the masks' own regions."""
+    from ovseg_cli.core.report.sensitivity import draw_mask_sensitivity
+
+    rows = [row for row in rows_of(request) if row.host == request.hosts[0] and row.part in ("frozen", "tuned")]
+    models = [
+        (row.caption, resolve(eval_request(row, clip, 0, tuned, request), request.folders, reporter).models[0])
+        for row in rows
+    ]
+    path, limit = request.out / "pictures" / "mask-sensitivity.png", 10 if request.quick else 50
+    return draw_mask_sensitivity(models, DATA, request.folders, path, reporter, limit, request.gpus)
 
 
 def _legend_groups(spec: Spec, unseen: Sequence[int]) -> list[tuple[str, list[int]]]:

@@ -16,9 +16,7 @@ DATA = "toy:combo"
 QUICK_IMAGES = 60
 TRAINING: dict[str, Any] = {}  # settings of the toy CLIPs beside their seed: none, the shipped one's recipe
 HOSTS = ("freeseg", "zegformer", "zsseg")
-MAFT: dict[str, Any] = {"host": {"iterations": 500}, "iterations": 250}
-"""Settings of MAFT and its host step that differ from the toy world's recipe, which `--full` takes: half as long."""
-FULL_MAFT: dict[str, Any] = {}  # the recipe itself
+MAFT: dict[str, Any] = {}  # settings of MAFT and its host step: none, the toy world's recipe
 QUICK_MAFT: dict[str, Any] = {"host": {"iterations": 30}, "iterations": 15}
 """Under `--quick`: enough to see that everything runs, not enough to learn."""
 

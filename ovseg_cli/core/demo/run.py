@@ -13,7 +13,13 @@ from typing import Any
 from ovseg_cli.core.clip.model import load_clip
 from ovseg_cli.core.data.prepare import prepare
 from ovseg_cli.core.data.specs import load_spec
-from ovseg_cli.core.demo.pictures import PICTURE_NOTES, check_words, comparison_picture, word_pictures
+from ovseg_cli.core.demo.pictures import (
+    PICTURE_NOTES,
+    check_words,
+    comparison_picture,
+    sensitivity_picture,
+    word_pictures,
+)
 from ovseg_cli.core.demo.plan import DATA, DENSE_ROWS, DemoRequest, Row, eval_request, host_rows, rows_of
 from ovseg_cli.core.demo.training import trained_clip, tuned_runs
 from ovseg_cli.core.evaluation.request import resolve
@@ -80,6 +86,7 @@ def run_demo(request: DemoRequest, reporter: Reporter) -> DemoOutcome:
     reporter.say(f"{steps}/{steps} draw: pictures, labelled by each row and by your words")
     pictures = [
         comparison_picture(clips[0], tuned[0], request, reporter),
+        sensitivity_picture(clips[0], tuned[0], request, reporter),
         *word_pictures(words, clips[0], request, reporter),
     ]
     seconds = time.monotonic() - started
