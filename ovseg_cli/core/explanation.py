@@ -1,5 +1,6 @@
 """What one name means: a method, a generator of proposals or a trainer with its settings, a data set, or a run."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,12 +114,15 @@ def _docstring_of(item: Any) -> str:
     return joined_lines(inspect.cleandoc(sys.modules[item.__module__].__doc__ or ""))
 
 
+ITEM = re.compile(r"\s*([-*]|\d+\.) ")
+"""Begin of an item of a list: a dash, a star, or a number."""
+
+
 def joined_lines(text: str) -> str:
     """Join the lines of each paragraph and of each list item; indented blocks stay as they are."""
     lines = [""]
     for line in text.splitlines():
-        is_item = line.lstrip().startswith(("- ", "* "))
-        in_item = lines[-1].lstrip().startswith(("- ", "* "))
+        is_item, in_item = (bool(ITEM.match(text)) for text in (line, lines[-1]))
         begins = not line.strip() or not lines[-1] or is_item or (line.startswith(" ") and not in_item)
         follows_block = lines[-1].startswith(" ") and not in_item
         if begins or follows_block or (in_item and not line.startswith(" ")):

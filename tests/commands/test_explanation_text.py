@@ -20,3 +20,7 @@ def test_paragraphs_and_items_are_joined_and_blocks_are_kept():
 
 def test_an_empty_text_stays_empty():
     assert joined_lines("") == ""
+
+
+def test_numbered_items_are_joined_each_for_itself() -> None:
+    assert joined_lines("Steps:\n\n1. *One.* a\n   b\n2. *Two.* c\n   d") == "Steps:\n\n1. *One.* a b\n2. *Two.* c d"
