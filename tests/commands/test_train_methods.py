@@ -104,6 +104,8 @@ def test_latest_is_the_run_of_maft_and_its_unseen_classes_are_scored(
     stored = [path for path in only_run(tmp_path).glob("results/*.json")]
     assert [json.loads(path.read_text())["method"] for path in stored] == ["maft"]
     assert not list(only_run(tmp_path).glob("host/results/*"))
+    refused = cli("eval", "--set", "iterations=3", "--gpus", "0")
+    assert refused.code == 2 and "'iterations' is a setting of its training" in refused.err, refused.err
 
 
 @pytest.mark.parametrize("host", ["zegformer", "zsseg"])
