@@ -106,7 +106,8 @@ class TrainingConfig(BaseModel):
             raise ValueError(f"scale_range {[low, high]} must be two positive factors, the smaller one first")
         if self.train_long_side and self.short_sides and max(self.short_sides) > self.train_long_side:
             raise ValueError(
-                f"a short side of {max(self.short_sides)} exceeds train_long_side {self.train_long_side}; raise the latter"
+                f"a short side of {max(self.short_sides)} exceeds train_long_side {self.train_long_side}; "
+                "raise the latter"
             )
         if self.crop_max_share < 1 and not self.crop_size:
             raise ValueError("crop_max_share needs a crop; set crop_size too")
