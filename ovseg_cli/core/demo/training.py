@@ -1,6 +1,7 @@
 """What the demo trains: toy CLIPs, and MAFT with its hosts. What is finished is used again, what is not goes on."""
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -85,18 +86,23 @@ def _train_all(
 ) -> Iterator[tuple[int, str]]:
     """Train in processes of their own, one thread each: small networks gain nothing from more."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    running: list[subprocess.Popen[str]] = []
     with ThreadPoolExecutor(max_workers=max(1, min(cores, len(missing)))) as pool:
-        jobs = {pool.submit(_train_one, *pair, clips, request): pair for pair in missing}
+        jobs = {pool.submit(_train_one, *pair, clips, request, running): pair for pair in missing}
         try:
             for job in as_completed(jobs):
                 job.result()
                 yield jobs[job]
-        except BaseException:
+        except BaseException:  # whatever ends the demo ends what it started; each saves where it stands
             pool.shutdown(wait=False, cancel_futures=True)
+            for process in running:
+                process.terminate()
             raise
 
 
-def _train_one(seed: int, host: str, clips: Sequence[str], request: DemoRequest) -> None:
+def _train_one(
+    seed: int, host: str, clips: Sequence[str], request: DemoRequest, running: list[subprocess.Popen[str]]
+) -> None:
     begun = next(_runs(seed, host, clips, request), None)
     words = ["train", "maft", *_places(request)]
     if begun is not None:
@@ -108,11 +114,15 @@ def _train_one(seed: int, host: str, clips: Sequence[str], request: DemoRequest)
     here = str(Path(ovseg_cli.__file__).resolve().parents[1])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": _joined(here, os.environ.get("PYTHONPATH"))}
     command = [sys.executable, "-m", "ovseg_cli.app", *words]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if done.returncode == -2 or done.returncode == 130:
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
+    ) as job:
+        running.append(job)
+        told = job.communicate()[1]
+    if job.returncode in (-2, 130):
         raise KeyboardInterrupt
-    if done.returncode:
-        raise OvsegError(f"training MAFT on {host} failed: {_last_words(done.stderr)}", f"Try: ovseg {' '.join(words)}")
+    if job.returncode:
+        raise OvsegError(f"training MAFT on {host} failed: {_last_words(told)}", f"Try: ovseg {shlex.join(words)}")
 
 
 def _places(request: DemoRequest) -> list[str]:
