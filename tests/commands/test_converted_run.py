@@ -52,7 +52,7 @@ def test_eval_scores_it_and_says_that_unseen_classes_were_trained_on(place):
 def test_eval_without_data_takes_what_it_was_trained_on(place):
     answer = ask("eval", "runs/all", *EVAL, "--json")
     result = json.loads(answer.out)["results"][0]
-    assert result["data"] == "toy"
+    assert result["data"] == "toy:none"
     assert "Not zero-shot" not in answer.err + answer.out
 
 
