@@ -63,6 +63,11 @@ class Run:
         return (label.partition(":")[0], str(unseen)) if unseen else (label, None)
 
     @property
+    def as_model(self) -> str:
+        """Its folder as MODEL would be typed: with a slash, since a bare word is a method."""
+        return str(self.path) if is_run_path(str(self.path)) else f"./{self.path}"
+
+    @property
     def is_finished(self) -> bool:
         """Whether training (where there is any) and one evaluation or more came to their end."""
         return (self.path / FINISHED).exists()

@@ -324,6 +324,40 @@ def test_newest_unfinished_run_with_the_settings_given_goes_on(
     assert named.code == 2 and "this run is finished" in named.err
 
 
+def test_run_folder_without_a_slash_goes_on(
+    cli: Callable[..., Answer], unfinished: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(unfinished.parent)
+    answer = train(cli, "maft", "--resume", "--run", unfinished.name)
+    assert answer.code == 0 and "from step 3" in answer.err, answer.err
+    assert same(unfinished, only_run(place))
+
+
+def test_finished_run_that_lost_its_weights_is_not_to_be_gone_on_with(
+    cli: Callable[..., Answer], unfinished: Path
+) -> None:
+    answer = cli("eval", unfinished, "--gpus", "0")
+    assert answer.code == 3 and "--resume --run" in answer.err, answer.err
+    (unfinished / "finished").write_text("")
+    answer = cli("eval", unfinished, "--gpus", "0")
+    assert answer.code == 3 and "anew" in answer.err and "--resume" not in answer.err, answer.err
+
+
+def test_what_the_machine_lacks_for_the_host_step_is_mended_by_a_setting_of_the_host(
+    cli: Callable[..., Answer],
+) -> None:
+    settings = {**maft_settings(), "host": host_settings("freeseg", precision="float16")}
+    answer = train(cli, "maft", "--data", "mini", settings=settings)
+    assert answer.code == 4 and "error: host step: float16" in answer.err, answer.err
+    assert "--set host.precision=bfloat16" in answer.err, answer.err
+
+
+def test_precision_that_the_device_lacks_leaves_no_run_folder(cli: Callable[..., Answer]) -> None:
+    settings = maft_settings(precision="float16")
+    answer = train(cli, "maft", "--data", "mini", settings=settings)
+    assert answer.code == 4 and "float16" in answer.err and not Path("runs").exists(), answer.err
+
+
 def test_run_of_another_version_or_method_is_refused(cli: Callable[..., Answer], unfinished: Path) -> None:
     answer = train(cli, "freeseg", "--resume", "--run", unfinished)
     assert answer.code == 2 and "this is a run of maft" in answer.err and "ovseg train maft --resume" in answer.err

@@ -298,8 +298,10 @@ def _load_weights(method: "TrainedMethod", run: Run) -> None:
 
     path = run.path / WEIGHTS
     if not path.is_file():
-        mend = f"Go on with its training: ovseg train {method.name} --resume --run {run.path}"
-        raise DataError(f"{run.path}: this run has no weights yet, {WEIGHTS} is missing.", mend)
+        going_on = f"Go on with its training: ovseg train {method.name} --resume --run {run.path}"
+        mend = "Bring the file back, or train or convert it anew." if run.is_finished else going_on
+        lack = "has lost its weights" if run.is_finished else "has no weights yet"
+        raise DataError(f"{run.path}: this run {lack}, {WEIGHTS} is missing.", mend)
     try:
         state = load_file(path)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:

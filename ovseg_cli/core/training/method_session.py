@@ -13,6 +13,7 @@ from typing import Any
 from ovseg_cli.core import registry
 from ovseg_cli.core.clip.model import ClipModel, load_clip, parameter_count
 from ovseg_cli.core.data.dataset import PreparedData
+from ovseg_cli.core.errors import MachineError
 from ovseg_cli.core.files import folder_lock, write_bytes
 from ovseg_cli.core.methods.build import build_method, choose_model, open_source
 from ovseg_cli.core.methods.masked import SourceMethod
@@ -30,6 +31,7 @@ from ovseg_cli.core.training.loop import LoopSettings, fit
 from ovseg_cli.core.training.masks_for_training import masks_for_training
 from ovseg_cli.core.training.method_data import TrainData, open_train_data
 from ovseg_cli.core.training.method_task import MethodTask, loop_settings_of
+from ovseg_cli.core.training.precision import choose_precision
 from ovseg_cli.core.training.processes import open_group
 from ovseg_cli.core.training.request import TRAIN_SUBSET, MethodPlan, MethodRequest, host_request, resolve_training
 from ovseg_cli.core.training.scores_under_way import scorer
@@ -50,7 +52,8 @@ def train_method(request: MethodRequest, folders: Folders, reporter: Reporter) -
     """
     plan = resolve_training(request, folders, reporter)
     runtime = open_runtime(request.gpus, plan.training.seed)
-    _data_of(plan, folders, plan.cache)  # what is wrong with it is said before a run folder is made
+    choose_precision(plan.training.precision, runtime.device)  # what is wrong is said before a run folder is made
+    _data_of(plan, folders, plan.cache)
     with open_group(runtime.device) as group:
         reporter = group.quiet(reporter)
         for note in runtime.notes:
@@ -185,7 +188,7 @@ def _scorer(
     if not plan.training.eval_every:
         return None
     if isinstance(method, SourceMethod):
-        choice = choose_model(str(run.path), folders.runs)
+        choice = choose_model(run.as_model, folders.runs)
         method.set_source(open_source(plan.config, choice, method.clip, method.clip.device, reporter))
     prepared = PreparedData.open(plan.data.spec, folders)
     return scorer(method, prepared, vocabulary_of(plan), reporter, group)
@@ -229,7 +232,12 @@ def _provide_host(
         return
     reporter.say(f"host step: training {asked.method} first ({host_plan.training.iterations} steps), in {path}")
     own = open_run(path)
-    _train(replace(host_plan, run=own), own, _method_of(host_plan, clip), folders, runtime, reporter, group)
+    host_plan = replace(host_plan, run=own)
+    try:
+        _train(host_plan, own, _method_of(host_plan, clip), folders, runtime, reporter, group)
+    except MachineError as error:
+        mend = error.mend and error.mend.replace("--set ", f"--set {HOST}.")
+        raise MachineError(f"host step: {error.message}", mend) from error
 
 
 def _is_provided(plan: MethodPlan, path: Path, folders: Folders, reporter: Reporter) -> bool:

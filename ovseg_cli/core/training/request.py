@@ -116,7 +116,7 @@ def resolve_training(request: MethodRequest, folders: Folders, reporter: Reporte
             request.method, folders.runs, data.spec, request.clip, request.pretrained, settings, to_train=True
         )
     else:
-        model = choose_model(str(run.path), folders.runs, settings=run.config.get("training", {}))
+        model = choose_model(run.as_model, folders.runs, settings=run.config.get("training", {}))
         host_settings = dict(run.config.get(HOST, {}))
     config, training = split_settings(entry.load(), model.settings, request.method, model.optional)
     assert training is not None, "a trained method has settings of its training"
