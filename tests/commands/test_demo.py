@@ -12,6 +12,7 @@ from ovseg_cli.core.data.dataset import PreparedData
 from ovseg_cli.core.demo import pictures, plan, run, training
 from ovseg_cli.core.evaluation.result_files import load_result
 from ovseg_cli.core.reporter import Silent
+from ovseg_cli.core.runs import open_run
 
 SHORTEST = {"host": {"iterations": 1}, "iterations": 1}
 
@@ -37,7 +38,7 @@ def test_every_row_is_a_stored_result(outcome: tuple[Path, dict]) -> None:
     rows = document["tables"][0]["rows"]
     assert len(rows) == len(plan.rows_of(plan.DemoRequest(place, quick=True)))
     for row in rows:
-        results = [load_result(f) for f in (place / row["run"]).glob("results/*.json")]
+        results = [load_result(f) for f in open_run(place / row["run"]).result_files()]
         assert len(results) == 1
         scores = results[0].metrics("union")
         for name in ("mIoU", "sIoU", "uIoU", "hIoU", "pAcc"):
@@ -114,6 +115,7 @@ def test_next_steps_can_be_pasted_into_a_shell(capsys: pytest.CaptureFixture[str
     assert all("#" not in line for line in after if line.startswith("ovseg"))
 
 
+@pytest.mark.slow
 def test_full_demo_trains_each_seed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ovseg_cli.core.training.toy_clip_config import ToyClipConfig
 
@@ -145,7 +147,7 @@ def test_pictures_show_what_was_scored(outcome: tuple[Path, dict], monkeypatch: 
     request = plan.DemoRequest(Path("ovseg-demo"), quick=True, gpus=0)
     (tuned,) = training.tuned_runs(["toy-clip"], request, Silent())
     for row, scored in zip(plan.rows_of(request), document["tables"][0]["rows"], strict=True):
-        result = load_result(next((place / scored["run"]).glob("results/*.json")))
+        result = load_result(open_run(place / scored["run"]).result_files()[0])
         choice = parse_data(plan.DATA)
         data = PreparedData.open(choice.spec, request.folders).subset("val")
         model = plan.segmenter_of(row, "toy-clip", tuned, request, Silent())
