@@ -27,6 +27,9 @@ def train(
     pretrained: options.Pretrained = None,
     config: options.ConfigFile = None,
     set_: options.Set = None,
+    compile_: Annotated[
+        bool, typer.Option("--compile", help="Let torch.compile translate the training step; --set compile=true.")
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the newest unfinished run that has the settings given.")
     ] = False,
@@ -62,6 +65,10 @@ def train(
     settings = options.merged(options.read_config(config), options.parse_settings(set_))
     if seed is not None:
         settings["seed"] = seed
+    if compile_:
+        if method in registry.TRAINERS:
+            raise UsageError(f"--compile: {method} is trained as it is.", "Leave it out.")
+        settings["compile"] = True
     places = folders(data_root, runs)
     chosen: dict[str, Any] = {
         "data": data,

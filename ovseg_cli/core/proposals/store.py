@@ -80,6 +80,8 @@ class ProposalStore:
         folder = Path(folder)
         if not folder.is_dir():
             raise DataError(f"{folder}: there is no such cache of proposals.", "See: ovseg list proposals")
+        if not (folder / "entries").is_dir():
+            raise DataError(f"{folder}: this folder is no cache of proposals.", "See: ovseg list proposals")
         manifest = read_json(folder / MANIFEST, "the manifest of a cache of proposals", "See: ovseg list proposals")
         is_ours = isinstance(manifest, dict) and manifest.get("kind") == "ovseg-proposals"
         if not is_ours or manifest.get("schema") != SCHEMA or not {"generator", "settings"} <= manifest.keys():

@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import tomli_w
+
 from ovseg_cli.core.clip.model import RUN_FILE
 from ovseg_cli.core.data.dataset import PreparedData
-from ovseg_cli.core.files import write_bytes
+from ovseg_cli.core.files import write_bytes, write_text
 from ovseg_cli.core.runs import CONFIG, FINISHED, HOST, WEIGHTS, Run, list_runs
 from ovseg_cli.core.runtime import Folders
 from ovseg_cli.core.training.request import MethodPlan
@@ -40,7 +42,12 @@ def _plain(config: Any) -> dict[str, Any]:
 
 
 def copy_run(found: Run, path: Path) -> None:
-    """Copy what a finished run needs to be used: weights, a CLIP of its own; its config comes last."""
-    for file in (WEIGHTS, RUN_FILE, FINISHED, CONFIG):
+    """Copy what a finished run needs to be used: weights, a CLIP of its own; its config comes last.
+
+    The copy is a host step, so that `latest` never means it.
+    """
+    for file in (WEIGHTS, RUN_FILE, FINISHED):
         if (found.path / file).is_file():
             write_bytes(path / file, (found.path / file).read_bytes())
+    config = {**found.config, "run": {**found.config["run"], "kind": HOST}}
+    write_text(path / CONFIG, tomli_w.dumps(config))

@@ -3,6 +3,7 @@
 import pytest
 
 from ovseg_cli.core.data.dataset import PreparedData
+from ovseg_cli.core.errors import DataError
 from ovseg_cli.core.evaluation.mask_cache import cached_masks
 from ovseg_cli.core.methods.sources import GeneratorSource, StoreSource
 from ovseg_cli.core.proposals.request import ProposeRequest, resolve
@@ -67,3 +68,17 @@ def test_methods_with_masks_of_their_own_are_left_alone(place, tmp_path):
     for name in ("freeseg", "maskclip"):
         with cached_masks(tiny_method(name), prepared.subset("train"), folders, Silent()):
             pass
+
+
+def test_cache_beside_the_training_subset_s_is_read_and_a_missing_one_is_said_with_its_command(place):
+    folders, prepared = place
+    trained_on = make(folders, "mini")
+    method = tiny_method("maft")
+    method.set_source(StoreSource([trained_on]))
+    with pytest.raises(DataError, match="masks of subset 'train', not of 'val'") as failure:
+        source_in(method, prepared.subset("val"), folders)
+    assert "--subset val" in str(failure.value.mend)
+    request = ProposeRequest("superpixels", "mini", "val", workers=1)
+    beside = propose(resolve(request, folders, Silent()), folders, Silent()).store
+    assert source_in(method, prepared.subset("val"), folders).stores[0].folder == beside.folder
+    assert source_in(method, prepared.subset("train"), folders).stores[0].folder == trained_on.folder

@@ -205,7 +205,7 @@ def test_soft_masks_that_unpack_to_more_than_they_say_are_refused(store: Proposa
 def test_folder_without_or_with_a_broken_manifest(tmp_path: Path, store: ProposalStore) -> None:
     with pytest.raises(DataError, match="no such cache"):
         ProposalStore.open(tmp_path / "nothing")
-    with pytest.raises(DataError, match="is not there"):
+    with pytest.raises(DataError, match="is no cache of proposals"):
         ProposalStore.open(tmp_path)
     for text in ("", "{", "[]", '{"schema": 1}', '{"schema": 99, "kind": "ovseg-proposals"}'):
         (store.folder / MANIFEST).write_text(text)
