@@ -446,15 +446,13 @@ def test_kill_in_the_host_step_and_sigterm_in_maft_change_no_bit(
     assert whole("alone") == 0, log.read_text()
     (reference,) = (tmp_path / "alone").iterdir()
     children = forks.start(as_process([*words, "--runs", "runs"], log))
-    while not list((tmp_path / "runs").glob("*/host/checkpoints/step-00000004")):
-        forks.wait_for(tmp_path / "runs", children)
+    forks.wait_until(lambda: list((tmp_path / "runs").glob("*/host/checkpoints/step-00000004")))
     os.kill(children[0], signal.SIGKILL)
     assert forks.codes(children) == [-signal.SIGKILL]
     run = only_run(tmp_path)
     assert not (run / "host" / "finished").exists()
     children = forks.start(as_process([*words[:4], "--runs", "runs", "--resume"], log))
-    while not list(run.glob("checkpoints/step-00000004")):
-        forks.wait_for(tmp_path / "runs", children)
+    forks.wait_until(lambda: list(run.glob("checkpoints/step-00000004")))
     os.kill(children[0], signal.SIGTERM)
     assert forks.codes(children) == [143], log.read_text()
     assert not (run / "finished").exists()

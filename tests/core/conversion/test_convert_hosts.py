@@ -53,7 +53,8 @@ def test_every_entry_is_accounted_for(host, cli):
     assert document["training_classes"] == CLASSES
 
 
-def test_table_of_the_terminal_says_what_became_of_the_entries(host, cli):
+def test_table_of_the_terminal_says_what_became_of_the_entries(host, cli, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     torch.save(official(host), "host.pth")
     answer = cli("convert", "host.pth", "--method", host.name, *SETTINGS, "--dry-run")
     for words in ("criterion.", "weights of the training loss", "none left over", "Nothing was written", "backbone."):
