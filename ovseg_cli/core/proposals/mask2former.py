@@ -42,7 +42,9 @@ class Mask2FormerConfig(GeneratorConfig):
         default="mask2former-swin-large-coco-panoptic",
         description="mask2former-swin-…, maskformer-swin-…, a repository on the Hugging Face hub or a local folder.",
     )
-    weights: str = Field(default="published", description="'published', or 'random' to try the code path.")
+    weights: str = Field(
+        default="published", description="'published', or 'random' to try the code path, with model = tiny-mask2former."
+    )
     soft: bool = Field(
         default=False,
         description="Keep probabilities on the network's grid (never finer than the picture) instead of masks.",

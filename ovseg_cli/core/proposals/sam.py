@@ -35,7 +35,9 @@ class SamConfig(GeneratorConfig):
         default="sam-vit-huge",
         description="sam-vit-…, sam2.1-hiera-…, sam3, a repository on the Hugging Face hub or a local folder.",
     )
-    weights: str = Field(default="published", description="'published', or 'random' to try the code path.")
+    weights: str = Field(
+        default="published", description="'published', or 'random' to try the code path, with model = tiny-sam."
+    )
     points_per_side: int = Field(default=32, ge=1, description="Points of the grid along each side.")
     points_per_batch: int = Field(default=64, ge=1, description="Points that are asked at once; changes only memory.")
     predicted_iou: float = Field(default=0.88, description="Masks of which the network expects less IoU are dropped.")
