@@ -31,6 +31,7 @@ def predict(
         ),
     ] = None,
     templates: Annotated[str | None, typer.Option(metavar="SET", help="Prompt templates.")] = None,
+    proposals: options.Proposals = None,
     clip: options.Clip = None,
     pretrained: options.Pretrained = None,
     config: options.ConfigFile = None,
@@ -56,6 +57,8 @@ def predict(
         raise UsageError("--classes and --data both name the classes.", "Leave one out.")
     places = folders(runs=runs)
     settings = {**options.read_config(config), **options.parse_settings(set_)}
+    if proposals is not None:
+        settings["proposals"] = proposals
     chosen = find_data(data, None, places) if data else None
     spec = chosen.spec if chosen else None
     choice = choose_model(model, places.runs, spec, clip, pretrained, settings, recipe=False)

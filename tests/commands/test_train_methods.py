@@ -191,11 +191,26 @@ def test_masks_of_a_generator_a_cache_and_a_run(cli: Callable[..., Answer], plac
         assert answer.code == 0, answer.err
         (second,) = set((tmp_path / "runs").iterdir()) - {first}
         assert same(first, second)
+        if source == cache:
+            label_own_picture(cli, place, second)
         shutil.rmtree(second)
     answer = train(cli, "maft", "--proposals", only_run(place) / "host", settings=alone)
     assert answer.code == 0, answer.err
     (third,) = set((tmp_path / "runs").iterdir()) - {first}
     assert same(third, only_run(place)), "the masks of a host are the same, wherever its run lies"
+
+
+def label_own_picture(cli: Callable[..., Answer], place: Path, run: Path) -> None:
+    """A cache has no masks of a user's picture: that is said, and a generator makes some."""
+    from PIL import Image, ImageOps
+
+    picture = next(path for path in (place / "source").rglob("*.*") if path.parent.parent.name == "images")
+    ImageOps.flip(Image.open(picture).convert("RGB")).save("own.png")
+    words = ["predict", str(run), "own.png", "--classes", "cat, dog", "--out", "labelled"]
+    refused = cli(*words)
+    assert refused.code in (2, 3) and "no proposals of this picture" in refused.err, refused.err
+    done = cli(*words, "--proposals", "superpixels")
+    assert done.code == 0, done.err
 
 
 def test_live_masks_give_the_same_weights_whether_the_host_was_trained_before_or_first(
