@@ -100,6 +100,8 @@ class TextFeatures:
         seen: (M,) bool, whether the model was trained with labels of a row's class; None where nobody knows: then
             every class counts as unseen, as in the papers' open-vocabulary runs.
         extra: The same rows under other templates, (M, D) by role, for methods that read two texts (ZegFormer).
+        at_home: The names are those of the data set and class split that the model was trained on; not another data
+            set's, nor a user's own words.
     """
 
     features: Tensor
@@ -107,6 +109,7 @@ class TextFeatures:
     num_classes: int
     seen: Tensor | None = None
     extra: dict[str, Tensor] = field(default_factory=dict)
+    at_home: bool = True
 
     @classmethod
     def of_classes(cls, features: Tensor) -> "TextFeatures":
@@ -121,6 +124,7 @@ class TextFeatures:
             self.num_classes,
             None if self.seen is None else self.seen.to(device),
             {role: rows.to(device) for role, rows in self.extra.items()},
+            self.at_home,
         )
 
 
@@ -175,13 +179,52 @@ class MaskPrediction:
             )
 
 
-Prediction = DensePrediction | WindowPrediction | MaskPrediction
+@dataclass(frozen=True)
+class SigmoidPrediction:
+    """Logits of windows that become scores pixel by pixel: up-sampled first, then through a sigmoid, then weighted.
+
+    With x a row's logit and t the trust logit, both bilinearly up-sampled to a pixel of the window, the row's score is
+
+        (sigmoid(x) - penalty) * g,   g = 1, sigmoid(t) or 1 - sigmoid(t) where `gate` is 0, 1 or -1
+
+    Where windows overlap, scores are averaged; the canvas of scores is then resized bilinearly to `size`.
+
+    Attributes:
+        logits: (N, M, h, w), one grid a window, row-major from top left.
+        boxes: (N, 4) int64: top, left, height, width of each window on the canvas.
+        canvas: (Hc, Wc), size of the resized picture that the windows were cut from.
+        size: (H, W) of the label map to make.
+        penalty: (M,), subtracted after the sigmoid; None subtracts nothing.
+        trust: (N, h, w) logits; None where no row is gated.
+        gate: (M,) int8 of -1, 0, 1; None gates nothing.
+    """
+
+    logits: Tensor
+    boxes: Tensor
+    canvas: tuple[int, int]
+    size: tuple[int, int]
+    penalty: Tensor | None = None
+    trust: Tensor | None = None
+    gate: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if (self.trust is None) != (self.gate is None):
+            raise ShapeError("trust and gate go together: one of them is missing")
+        if self.trust is not None and self.trust.shape != self.logits[:, 0].shape:
+            raise ShapeError(f"trust {tuple(self.trust.shape)} and logits {tuple(self.logits.shape)} differ in N, h, w")
+
+
+Prediction = DensePrediction | WindowPrediction | MaskPrediction | SigmoidPrediction
+
+UNSEEN_PIXEL = -2
+"""Label of a pixel of some unseen class, for the few settings that may know where such pixels are, but not of which."""
 
 TrainBatch = dict[str, Any]
 """What a training step sees: "images" (B, 3, H, W) uint8 RGB; "labels" (B, H, W) int64, positions in the training
-vocabulary (seen classes only), -1 where no loss is; "classes", B tensors of the positions that occur in each label;
-"areas" (B, 2), height and width of each picture inside the canvas, top left; "masks", for methods that want proposals,
-B uint8 tensors (N_i, H, W), 255 = probability 1, written out when asked for (mask_crops.py); "names", B names."""
+vocabulary (seen classes only, unless a method's `LabelView` says otherwise), -1 where no class is; "classes", B tensors
+of the positions that occur in each label; "areas" (B, 2), height and width of each picture inside the canvas, top left;
+"masks", for methods that want proposals, B uint8 tensors (N_i, H, W), 255 = probability 1, written out when asked for
+(mask_crops.py); "names", B names."""
 
 
 @dataclass(frozen=True)

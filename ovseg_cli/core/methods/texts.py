@@ -38,7 +38,7 @@ def method_text(
             extra[role] = text_features(method.clip, other, cache, reporter).features
     names = getattr(method, "training_names", None)
     seen = None if names is None else seen_rows(vocabulary, names)[text.class_of_row.cpu()].to(text.features.device)
-    return replace(text, seen=seen, extra=extra)
+    return replace(text, seen=seen, extra=extra, at_home=is_at_home(vocabulary, names))
 
 
 def training_vocabulary(vocabulary: Vocabulary) -> Vocabulary:
@@ -50,6 +50,13 @@ def names_of(vocabulary: Vocabulary) -> tuple[str, ...]:
     """Return every name of a vocabulary, synonyms too, without doubles: what a run keeps of its training classes."""
     synonyms = (word for words in vocabulary.synonyms for word in words)
     return tuple(dict.fromkeys([*vocabulary.class_names, *synonyms]))
+
+
+def is_at_home(vocabulary: Vocabulary, training_names: Iterable[str] | None) -> bool:
+    """Whether these are the names of the data set that a model was trained on: its seen ones, or all of them."""
+    if training_names is None:
+        return False
+    return set(training_names) in (set(names_of(training_vocabulary(vocabulary))), set(names_of(vocabulary)))
 
 
 def seen_rows(vocabulary: Vocabulary, training_names: Iterable[str]) -> Tensor:

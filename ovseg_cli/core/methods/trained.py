@@ -2,7 +2,8 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,22 @@ from ovseg_cli.core.methods.base import Method, Source
 from ovseg_cli.core.methods.training_config import TrainingConfig
 from ovseg_cli.core.reporter import Reporter
 from ovseg_cli.core.types import TextFeatures, TrainBatch
+
+
+@dataclass(frozen=True)
+class LabelView:
+    """Which labels reach a training, and in whose positions they are written.
+
+    Attributes:
+        names: The training vocabulary: names of seen classes alone, or of all.
+        labelled: Classes whose labels may be read.
+        marks_unseen: Pixels of unseen classes are `UNSEEN_PIXEL` instead of -1: their place is read, their class not.
+    """
+
+    names: Literal["seen", "all"] = "seen"
+    labelled: Literal["seen", "all"] = "seen"
+    marks_unseen: bool = False
+
 
 FAMILY_SOURCES = {
     "optimizer": Source("code", "AdamW"),
@@ -40,6 +57,46 @@ class TrainedMethod(Method):
     wants_proposals: ClassVar[bool] = False
     training_sources: ClassVar[dict[str, Any]] = {}
     training_names: tuple[str, ...] | None = None
+
+    @classmethod
+    def label_view(cls, training: TrainingConfig) -> LabelView:
+        """Say which names and labels a training with these settings reads; by default those of seen classes alone."""
+        return LabelView()
+
+    @classmethod
+    def implied(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return defaults of some settings that follow from the value of others (of the method and its training).
+
+        Whatever a recipe, a file or the user says stands above them.
+        """
+        return {}
+
+    @classmethod
+    def first_step(cls, training: TrainingConfig) -> dict[str, Any] | None:
+        """Return settings of a training of the same method that has to come first; None where none has.
+
+        Its weights are what this training starts from.
+        """
+        return None
+
+    @classmethod
+    def caveats(cls, training: Mapping[str, Any]) -> list[str]:
+        """Return what must be said wherever a score of a model with these training settings is printed."""
+        return []
+
+    def own_labels(self, batch: TrainBatch, text: TextFeatures) -> Tensor | None:
+        """Return labels that the method makes itself (self-training); None keeps those of the batch.
+
+        Called once for each part of a step, before `normalisers`, without gradients, in host memory.
+
+        Args:
+            batch: As `losses` gets it.
+            text: Features of the training vocabulary.
+
+        Returns:
+            (B, H, W) int64, on any device.
+        """
+        return None
 
     @abstractmethod
     def parameter_groups(self, training: TrainingConfig) -> list[dict[str, Any]]:
