@@ -47,6 +47,7 @@ class Cell:
         spread: Sample standard deviation over seeds, in the value's unit.
         count: Number of seeds that the value is the mean of.
         mark: The value stands out (for a difference: its interval excludes 0).
+        signs: Of the notes below the table that this cell is read with (†); printed, but no part of the value.
     """
 
     value: Value = None
@@ -54,6 +55,7 @@ class Cell:
     spread: float | None = None
     count: int | None = None
     mark: bool = False
+    signs: str = ""
 
     @property
     def is_missing(self) -> bool:
@@ -98,10 +100,10 @@ class Table:
 
 
 def cell_text(cell: Cell, column: Column) -> str:
-    """Print one cell: `41.2 [38.9, 43.6]`, `41.2 ± 0.8`, `+1.3 * [+0.2, +2.4]`, `1,234`, `–`."""
+    """Print one cell: `41.2 [38.9, 43.6]`, `41.2 ± 0.8`, `+1.3 * [+0.2, +2.4]`, `1,234`, `MaskCLIP†`, `–`."""
     if cell.is_missing:
         return MISSING
-    text = number_text(cell.value, column)
+    text = number_text(cell.value, column) + cell.signs
     if cell.spread is not None and math.isfinite(cell.spread):
         text += f" ± {cell.spread:.{column.decimals}f}"
     if cell.mark:

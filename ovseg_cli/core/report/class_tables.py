@@ -10,6 +10,7 @@ from ovseg_cli.core.evaluation.metrics import Areas, Rule, averaged, class_iou
 from ovseg_cli.core.evaluation.results import Result
 from ovseg_cli.core.report.cells import Cell, Column, Table
 from ovseg_cli.core.report.grouping import row_labels
+from ovseg_cli.core.report.remarks import Remarks
 from ovseg_cli.core.report.tables import RULES, View
 
 
@@ -26,10 +27,12 @@ def class_table(results: Sequence[Result], view: View | None = None) -> Table:
     view = view or View()
     _check_same_classes(results)
     first, several = results[0], len(results) > 1
-    labels = row_labels([[result] for result in results])
+    groups = [[result] for result in results]
+    remarks = Remarks.of(row_labels(groups), groups)
+    headers = [f"IoU {remarks.signed(i)}" for i in range(len(results))] if several else [f"IoU{remarks.signs[0]}"]
     ious = [
-        Column(f"IoU_{i + 1}" if several else "IoU", f"IoU {label}" if several else "IoU", "percent", view.decimals)
-        for i, label in enumerate(labels)
+        Column(f"IoU_{i + 1}" if several else "IoU", header, "percent", view.decimals)
+        for i, header in enumerate(headers)
     ]
     single = [] if several else [Column(name, name, "percent", view.decimals) for name in ("Acc", "precision")]
     pixels = [Column("pixels", "pixels", "count"), Column("share", "% of pixels", "percent", 2)]
@@ -42,11 +45,12 @@ def class_table(results: Sequence[Result], view: View | None = None) -> Table:
             *(Cell(100 * float(score[i])) for score in scores),
             Cell(int(truth[i])),
             Cell(100 * int(truth[i]) / whole),
+            *remarks.cells_of_all(),
         )
         for i in _reported(first, view)
     )
-    columns = (*_class_columns(first), *ious, *single, *pixels)
-    return Table(f"Classes of {first.data}", columns, rows, (_rule_note(first, view),))
+    columns = (*_class_columns(first), *ious, *single, *pixels, *remarks.columns)
+    return Table(f"Classes of {first.data}", columns, rows, (_rule_note(first, view), *remarks.notes))
 
 
 def delta_table(
@@ -66,17 +70,19 @@ def delta_table(
     """
     view = view or View()
     check_paired(result, baseline)
-    labels = labels or row_labels([[result], [baseline]])
+    groups = [[result], [baseline]]
+    remarks = Remarks.of(labels or row_labels(groups), groups)
     mine, theirs = (100 * class_ious(one.areas, view.rule) for one in (result, baseline))
     delta = mine - theirs
     bounds = _paired_bounds(result, baseline, view) if view.resamples else None
     order = sorted(_reported(result, view), key=lambda i: (np.isnan(delta[i]), -abs(delta[i]), i))
     columns = (
         *_class_columns(result),
-        Column("IoU", f"IoU {labels[0]}", "percent", view.decimals),
-        Column("IoU_baseline", f"IoU {labels[1]}", "percent", view.decimals),
+        Column("IoU", f"IoU {remarks.signed(0)}", "percent", view.decimals),
+        Column("IoU_baseline", f"IoU {remarks.signed(1)}", "percent", view.decimals),
         Column("delta", "Δ", "points", view.decimals),
         Column("pixels", "pixels", "count"),
+        *remarks.columns,
     )
     rows = tuple(
         (
@@ -85,13 +91,14 @@ def delta_table(
             Cell(float(theirs[i])),
             delta_cell(float(delta[i]), None if bounds is None else (float(bounds[0][i]), float(bounds[1][i]))),
             Cell(int(result.areas.truth[i])),
+            *remarks.cells_of_all(),
         )
         for i in order
     )
-    notes = [_rule_note(result, view), f"Δ: {labels[0]} − {labels[1]}, percentage points."]
+    notes = [_rule_note(result, view), f"Δ: {remarks.labels[0]} − {remarks.labels[1]}, percentage points."]
     if bounds is not None:
         notes.append(f"{PAIRED_NOTE.format(view.resamples)} Among many classes one in twenty is marked by chance.")
-    return Table(f"Differences by class, {result.data}", columns, rows, tuple(notes))
+    return Table(f"Differences by class, {result.data}", columns, rows, (*notes, *remarks.notes))
 
 
 PAIRED_NOTE = "Ranges: paired 95 % intervals from {} resamples of the images; * marks those that exclude 0."

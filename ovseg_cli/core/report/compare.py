@@ -8,6 +8,7 @@ from ovseg_cli.core.evaluation.results import Result
 from ovseg_cli.core.report.cells import Cell, Column, Table
 from ovseg_cli.core.report.class_tables import PAIRED_NOTE, delta_cell
 from ovseg_cli.core.report.grouping import Group, row_labels
+from ovseg_cli.core.report.remarks import Remarks
 from ovseg_cli.core.report.tables import RULES, View, mean_cell, score_column, score_names
 
 
@@ -37,12 +38,17 @@ def difference_table(
     for group in rivals:
         check_paired(group[0], baseline[0])
     names = score_names([group[0] for group in rivals], view.split)
-    labels = labels or row_labels([*rivals, baseline])
+    remarks = Remarks.of(labels or row_labels([*rivals, baseline]), [*rivals, baseline])
     facts = (Column("method", "method"), Column("data", "data", shown=False))
-    columns = (*facts, *(score_column(name, view, points=True) for name in names))
+    columns = (*facts, *(score_column(name, view, points=True) for name in names), *remarks.columns)
     rows = tuple(
-        (Cell(label), Cell(group[0].data), *_differences(group, baseline, names, view))
-        for label, group in zip(labels, rivals, strict=False)
+        (
+            remarks.label(i),
+            Cell(group[0].data),
+            *_differences(group, baseline, names, view),
+            *remarks.cells(i, len(rivals)),
+        )
+        for i, group in enumerate(rivals)
     )
     data = baseline[0].data
     notes = [f"Percentage points on {data}, {baseline[0].subset}.", f"Rule {view.rule}: {RULES[view.rule]}."]
@@ -50,7 +56,7 @@ def difference_table(
         notes.append(PAIRED_NOTE.format(view.resamples))
     if any(len(group) > 1 or len(baseline) > 1 for group in rivals):
         notes.append("±: sample standard deviation of the differences, seed by seed.")
-    return Table(f"Differences to {labels[-1]} on {data}", columns, rows, tuple(notes))
+    return Table(f"Differences to {remarks.signed(len(rivals))} on {data}", columns, rows, (*notes, *remarks.notes))
 
 
 def _differences(group: Group, baseline: Group, names: Sequence[str], view: View) -> list[Cell]:

@@ -11,6 +11,7 @@ from ovseg_cli.core.evaluation.metrics import Rule, Split
 from ovseg_cli.core.evaluation.results import Result
 from ovseg_cli.core.report.cells import Cell, Column, Table
 from ovseg_cli.core.report.grouping import Group, row_labels
+from ovseg_cli.core.report.remarks import Remarks
 
 RULES: dict[Rule, str] = {
     "union": "a class that is predicted but absent from the ground truth counts with IoU 0",
@@ -73,7 +74,7 @@ def result_table(
     Returns:
         Shown: method, the scores that the results have, and what differs among data, subset, candidates and the
         number of classes averaged (where that is one number, a note says it). Hidden (CSV, JSON): the other rule's
-        scores, images, seeds, run.
+        scores, images, seeds, run. Notes of the results stand below, with a sign at the rows that they hold for.
 
     Raises:
         UsageError: Nothing to show, or a split of data without unseen classes.
@@ -83,16 +84,19 @@ def result_table(
         raise UsageError("there is no result to report.", "Make one: ovseg eval maskclip --data toy")
     firsts = [group[0] for group in groups]
     names = score_names(firsts, view.split)
+    remarks = Remarks.of(labels or row_labels(groups, ["candidates"]), groups)
     columns = (
         *_fact_columns(firsts),
         *(score_column(name, view) for name in names),
         *_tail_columns(firsts, names, view),
+        *remarks.columns,
     )
-    labels = labels or row_labels(groups, ["candidates"])
-    rows = [_row(label, group, names, view) for label, group in zip(labels, groups, strict=True)]
+    rows = [
+        (remarks.label(place), *_row(group, names, view), *remarks.cells(place)) for place, group in enumerate(groups)
+    ]
     data = sorted({first.data for first in firsts})
     title = title or (f"Results on {data[0]}" if len(data) == 1 else "Results")
-    return Table(title, columns, tuple(rows), _notes(groups, view))
+    return Table(title, columns, tuple(rows), (*_notes(groups, view), *remarks.notes))
 
 
 def score_names(results: Sequence[Result], split: Split) -> list[str]:
@@ -150,12 +154,12 @@ def _tail_columns(firsts: Sequence[Result], names: Sequence[str], view: View) ->
     ]
 
 
-def _row(label: str, group: Group, names: Sequence[str], view: View) -> tuple[Cell, ...]:
+def _row(group: Group, names: Sequence[str], view: View) -> tuple[Cell, ...]:
+    """What follows the label."""
     first = group[0]
     scores = score_cells(group, names, view)
     other = [result.metrics(view.other_rule, view.split) for result in group]
     return (
-        Cell(label),
         Cell(first.data),
         Cell(first.subset),
         Cell(candidates_of(first)),
@@ -208,4 +212,4 @@ def _notes(groups: Sequence[Group], view: View) -> tuple[str, ...]:
     if any(len(group) > 1 for group in groups):
         numbers = sorted({len(group) for group in groups if len(group) > 1})
         notes.append(f"±: sample standard deviation over {' or '.join(map(str, numbers))} seeds.")
-    return (*notes, *dict.fromkeys(note for group in groups for result in group for note in result.notes))
+    return tuple(notes)

@@ -145,6 +145,8 @@ def test_latex_leaves_no_active_character(text: str):
         plain = plain.replace(known, "")
     for known in (r"\textbar{}", r"$\pm$", r"$\times$", r"$\rightarrow$", "{[}", "{]}"):
         plain = plain.replace(known, "")
+    for known in (r"\dag{}", r"\ddag{}", r"\S{}", r"\P{}"):
+        plain = plain.replace(known, "")
     for letter in "&%$#_{}":
         plain = plain.replace(f"\\{letter}", "")
     assert not set(plain) & set("\\&%$#_{}~^\n")
