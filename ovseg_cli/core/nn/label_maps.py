@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from ovseg_cli.core.errors import ShapeError, UsageError
-from ovseg_cli.core.nn.planes import Block, Plane, plane_of
+from ovseg_cli.core.nn.planes import Block, Plane, mixed_plane
 from ovseg_cli.core.nn.resize import Span
-from ovseg_cli.core.types import Prediction, Readout
+from ovseg_cli.core.nn.sigmoid_planes import sigmoid_plane
+from ovseg_cli.core.types import Prediction, Readout, SigmoidPrediction
 
 _BLOCK = 64  # pixels; on the CPU a block's scores stay in the cache
 _STRIP_SCORES = 1 << 24  # scores of a full-width strip on a GPU (64 MiB)
@@ -59,8 +60,8 @@ def label_maps(
 
     Source: SCLIP's `postprocess_result` for scale, synonyms and threshold, in this order.
     """
-    plane = plane_of(prediction)
-    device = plane.samples.device
+    plane = _plane_of(prediction, prediction.size)
+    device = plane.device
     classes = torch.arange(plane.num_rows) if class_of_row is None else class_of_row.cpu()
     num_classes = num_classes or plane.num_rows
     _check_rows(classes, plane.num_rows, num_classes)
@@ -86,10 +87,16 @@ def full_scores(prediction: Prediction, output_size: tuple[int, int]) -> Tensor:
     Returns:
         (M, H', W') float32.
     """
-    plane = plane_of(prediction, output_size)
-    with _plain_float32(plane.samples.device):
+    plane = _plane_of(prediction, output_size)
+    with _plain_float32(plane.device):
         scores = plane.block((0, output_size[0]), (0, output_size[1])).values()
     return scores.permute(2, 0, 1).contiguous()
+
+
+def _plane_of(prediction: Prediction, size: tuple[int, int]) -> Plane:
+    if isinstance(prediction, SigmoidPrediction):
+        return sigmoid_plane(prediction, size)
+    return mixed_plane(prediction, size)
 
 
 class _Rule:
