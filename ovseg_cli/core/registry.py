@@ -80,6 +80,20 @@ METHODS: dict[str, Entry] = {
         trained="CLIP's attention, on seen classes",
         data="coco-stuff",
     ),
+    "zegclip": Entry(
+        "ovseg_cli.core.methods.zegclip:ZegClip",
+        "ZegCLIP",
+        "Zhou et al., CVPR 2023",
+        trained="prompts and decoder, on seen classes",
+        data="coco-stuff",
+    ),
+    "tagclip": Entry(
+        "ovseg_cli.core.methods.tagclip:TagClip",
+        "TagCLIP",
+        "Li et al., 2023",
+        trained="prompts, trusty token and decoder, on seen classes",
+        data="coco-stuff",
+    ),
 }
 
 GENERATORS: dict[str, Entry] = {

@@ -60,7 +60,14 @@ ZEGFORMER_REGIONS = (
 )
 """ZegFormer, code (`IMAGENET_TEMPLATES_SELECT_CLIP`, the same in CAT-Seg): 32 sentences for regions that CLIP reads."""
 
+ZEGCLIP = (
+    *(f"{start} {size}{{}}." for start in ("a photo of a", "This is a photo of a") for size in _WITH_SIZES),
+    *(f"{start} {{}} in the scene." for start in ("a", "a photo of a", *_STARTS)),
+)
+"""Of ZegCLIP's code on COCO-Stuff and Context; on VOC it is "a photo of a {}" alone."""
+
 _SETS = {
+    "zegclip": ZEGCLIP,
     "photo": PHOTO,
     "single": SINGLE,
     "imagenet-select": IMAGENET_SELECT,
@@ -76,7 +83,7 @@ def template_set(name: str) -> tuple[str, ...]:
 
     Args:
         name: "photo", "single", "sculpture", "imagenet-select" (8 sentences), "vild" (14), "zegformer-regions" (32),
-            or "imagenet": the 80 of CLIP's notebook, as open_clip ships them.
+            "zegclip" (15), or "imagenet": the 80 of CLIP's notebook, as open_clip ships them.
 
     Raises:
         UsageError: There is no such set.

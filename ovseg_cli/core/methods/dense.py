@@ -4,7 +4,6 @@ A method gives `features`; batching, windows, up-sampling and mask pooling are h
 """
 
 from abc import abstractmethod
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar, Literal
@@ -19,9 +18,8 @@ from ovseg_cli.core.clip.dense import check_tower
 from ovseg_cli.core.clip.model import ClipModel
 from ovseg_cli.core.errors import ShapeError
 from ovseg_cli.core.methods.base import Method, MethodConfig, Source
+from ovseg_cli.core.methods.windows import score_windows, windows_of
 from ovseg_cli.core.types import DensePrediction, Prediction, TextFeatures, WindowPrediction
-
-Key = tuple[int, int]  # picture, window
 
 
 class DenseConfig(MethodConfig):
@@ -119,12 +117,11 @@ class DenseMethod(Method):
         """
         self._check(text)
         canvases = [self.prepare(image) for image in images]
-        boxes = [self._boxes(canvas) for canvas in canvases]
-        grids = self._score_windows(canvases, boxes, text.to(self.clip.device).features)
-        return [
-            self._prediction(image, canvas, boxes[i], [grids[i, j] for j in range(len(boxes[i]))])
-            for i, (image, canvas) in enumerate(zip(images, canvases, strict=True))
-        ]
+        boxes = [windows_of(canvas, self.config.window, self.config.stride) for canvas in canvases]
+        rows = text.to(self.clip.device).features
+        grids = score_windows(canvases, boxes, self.config.windows_per_batch, lambda batch: self.score(batch, rows))
+        parts = zip(images, canvases, boxes, grids, strict=True)
+        return [self._prediction(image, canvas, box, grid) for image, canvas, box, grid in parts]
 
     def prepare(self, image: Tensor) -> Tensor:
         """Resize and normalise one picture: (3, H, W) uint8 to (3, h, w) on the CLIP's device.
@@ -137,26 +134,6 @@ class DenseMethod(Method):
         size = self.resize_rule().size(*image.shape[-2:])
         resized = inputs.resize_image(image.to(self.clip.device), size, self.config.antialias)
         return inputs.normalise(resized, self.clip.mean, self.clip.std)
-
-    def _boxes(self, canvas: Tensor) -> list[inputs.Box]:
-        height, width = int(canvas.shape[-2]), int(canvas.shape[-1])
-        if not self.config.window:
-            return [(0, 0, height, width)]
-        return inputs.window_boxes((height, width), self.config.window, self.config.stride)
-
-    def _score_windows(self, canvases: list[Tensor], boxes: list[list[inputs.Box]], text: Tensor) -> dict[Key, Tensor]:
-        """Score all windows of all pictures, those of equal size together; returns (M, h, w) each."""
-        by_size: dict[tuple[int, int], list[Key]] = defaultdict(list)
-        for i, windows in enumerate(boxes):
-            for j, box in enumerate(windows):
-                by_size[box[2], box[3]].append((i, j))
-        grids: dict[Key, Tensor] = {}
-        for keys in by_size.values():
-            for start in range(0, len(keys), self.config.windows_per_batch):
-                chunk = keys[start : start + self.config.windows_per_batch]
-                batch = torch.stack([inputs.cut(canvases[i], boxes[i][j]) for i, j in chunk])
-                grids.update(zip(chunk, self.score(batch, text), strict=True))
-        return grids
 
     def score(self, images: Tensor, text: Tensor) -> Tensor:
         """Return cosines (B, M, h, w) of (B, 3, H, W) normalised images and (M, D) text features."""

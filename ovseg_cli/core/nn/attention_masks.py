@@ -13,7 +13,7 @@ The mean over H heads of the scaled scores is one product of the whole vectors: 
 
 import math
 from copy import deepcopy
-from typing import Literal
+from typing import Literal, cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -126,9 +126,10 @@ class MaskDecoder(nn.Module):
 
     def forward(self, queries: Tensor, memory: Tensor) -> Tensor:
         """Return mask logits (B, C, n) of queries (B, C, d) on memory (B, n, d)."""
-        for layer in self.layers[:-1]:
+        *layers, last = cast(list[MaskLayer], list(self.layers))
+        for layer in layers:
             queries = layer(queries, memory)
-        return self.layers[-1].masks(queries, memory)
+        return last.masks(queries, memory)
 
 
 def _own(layer: MaskLayer, plain: MaskLayer) -> dict[str, Tensor]:

@@ -86,7 +86,7 @@ class _MaskClassSums(torch.autograd.Function):
         return focal, dice
 
     @staticmethod
-    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, None]:
         focal, dice = ctx.saved_tensors
         return focal * outer[0] + dice * outer[1], None
 
