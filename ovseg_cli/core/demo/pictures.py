@@ -17,11 +17,11 @@ from ovseg_cli.core.evaluation.request import EvalRequest, resolve
 from ovseg_cli.core.files import write_bytes
 from ovseg_cli.core.prediction.class_lists import parse_classes
 from ovseg_cli.core.report.figures import PanelRow, side_by_side
+from ovseg_cli.core.report.seen import SeenClasses
 from ovseg_cli.core.reporter import Reporter
 from ovseg_cli.core.types import Vocabulary
 
 PANEL_SCENES = (60, 35, 146, 58)  # of val: two that go well, one that is mixed, one that goes badly
-UNSEEN = (255, 0, 0)
 PICTURE_STREAM = 4  # pictures of the user's words: no scene that is trained, tuned or scored on
 PICTURES = 3
 SEARCHED = 400
@@ -55,16 +55,17 @@ def comparison_picture(clip: str, tuned: Mapping[str, Path], request: DemoReques
         maps = [model.segment(image, query).label_map for model, query in zip(models, queries, strict=True)]
         rows.append(PanelRow(image, [np.asarray(sample.label, dtype=np.uint8), *maps]))
     captions = ["picture", "ground truth", *(row.caption for row in drawn_rows)]
-    unseen = choice.spec.unseen_ids(choice.split)
+    seen = SeenClasses.of_split(vocabulary.unseen)
     drawn = side_by_side(
         rows,
         captions,
         vocabulary.class_names,
         spec_colors(choice.spec),
         data.ignore_label,
-        borders=dict.fromkeys(unseen, UNSEEN),
+        borders=seen.borders,
         opacity=0.8,
-        groups=_legend_groups(choice.spec, unseen),
+        groups=_legend_groups(choice.spec, vocabulary.unseen_ids),
+        meanings=seen.meanings,
     )
     path = request.out / "pictures" / "comparison.png"
     _save(drawn, path)
@@ -89,7 +90,7 @@ def _legend_groups(spec: Spec, unseen: Sequence[int]) -> list[tuple[str, list[in
     return [
         ("seen stuff", [i for i in seen if not spec.classes[i].is_thing]),
         ("seen things", [i for i in seen if spec.classes[i].is_thing]),
-        (f"unseen in the class split {DATA} (red border, here and in the pictures)", list(unseen)),
+        (f"unseen in the class split {DATA}", list(unseen)),
     ]
 
 

@@ -4,7 +4,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -12,6 +12,9 @@ from PIL.PngImagePlugin import PngInfo
 
 from ovseg_cli.core.errors import ShapeError, UsageError
 from ovseg_cli.core.files import write_bytes, write_json
+
+if TYPE_CHECKING:
+    from ovseg_cli.core.report.seen import SeenClasses
 
 SCHEMA = 1
 KIND = "ovseg-segmentation"
@@ -32,6 +35,7 @@ class Segmentation:
         model: Which method and CLIP made it, for the JSON; may be empty.
         colors: (K, 3) uint8, of overlay and label map; None takes `palette.colors`.
         unknown_words: Words that the model was never trained on; the legend marks classes with such a word.
+        seen: Which classes were seen; the overlay borders them in black and unseen ones in red. None: nobody knows.
         made_from: Fingerprint of picture, model and names, by which a finished picture is known again; may be empty.
     """
 
@@ -44,6 +48,7 @@ class Segmentation:
     colors: np.ndarray | None = None
     unknown_words: tuple[str, ...] = ()
     made_from: str = ""
+    seen: "SeenClasses | None" = None
 
     def __post_init__(self) -> None:
         if self.label_map.shape != self.image.shape[:2]:
@@ -89,6 +94,8 @@ class Segmentation:
         """Draw the classes over the picture with a legend; options as in `report.figures.overlay`."""
         from ovseg_cli.core.report.figures import overlay
 
+        if self.seen is not None:
+            options = {"borders": self.seen.borders, "meanings": self.seen.meanings, **options}
         names, background = self._legend_names(), self.background
         return overlay(self.image, self.label_map, names, self.palette, background=background, **options)
 
@@ -141,6 +148,7 @@ class Segmentation:
             "classes": list(self.class_names),
             "background": self.background,
             "unknown_words": list(self.unknown_words),
+            "seen": list(self.seen.flags) if self.seen else None,
             "segments": self.to_rle(),
         }
 

@@ -27,6 +27,7 @@ from ovseg_cli.core.errors import ShapeError, UsageError
 from ovseg_cli.core.files import digest_of
 from ovseg_cli.core.prediction.class_lists import BACKGROUND, Names, parse_classes
 from ovseg_cli.core.prediction.segmentation import Segmentation, smallest_dtype
+from ovseg_cli.core.report.seen import SeenClasses
 from ovseg_cli.core.reporter import Reporter, Silent
 from ovseg_cli.core.runtime import Runtime, folders, open_runtime
 from ovseg_cli.core.types import Readout, TextFeatures, Vocabulary
@@ -47,12 +48,14 @@ class Query:
         text: Text features of the names.
         readout: How scores become ids.
         unknown_words: Words of the names that the model was never trained on; what it predicts for them means nothing.
+        seen: Which of the names were seen in training, or in the class split of the names; None where nobody knows.
     """
 
     class_names: tuple[str, ...]
     text: TextFeatures
     readout: Readout
     unknown_words: tuple[str, ...] = ()
+    seen: SeenClasses | None = None
 
 
 class Segmenter:
@@ -77,7 +80,7 @@ class Segmenter:
         self.data = data
         self.cache = cache
         self.reporter = reporter or Silent()
-        self._queries: dict[tuple[str, float | None], Query] = {}
+        self._queries: dict[tuple[Any, ...], Query] = {}
 
     def __repr__(self) -> str:
         """One line: method, CLIP, device, and the data set whose names are the default."""
@@ -136,7 +139,7 @@ class Segmenter:
         """Check and encode names; the arguments are those of `predict`. Asked twice, encoded once."""
         vocabulary = self._vocabulary(names, templates)
         _check_threshold(background_threshold)
-        key = (vocabulary.digest() + "\x1f".join(vocabulary.class_names), background_threshold)
+        key = (vocabulary.digest(), vocabulary.class_names, vocabulary.unseen, background_threshold)
         if key not in self._queries:
             self._queries[key] = self._encode(vocabulary, background_threshold)
         return self._queries[key]
@@ -158,6 +161,7 @@ class Segmenter:
             source=source,
             model=self.label,
             unknown_words=query.unknown_words,
+            seen=query.seen,
         )
 
     def predict_scores(
@@ -194,6 +198,7 @@ class Segmenter:
                 str(text.class_of_row.tolist()),
                 text.features.float().cpu().numpy().tobytes(),
                 str(None if text.seen is None else text.seen.tolist()),
+                str(query.seen),
             ]
         )
 
@@ -226,7 +231,22 @@ class Segmenter:
             self.reporter.warn(f"there is only one name: every pixel becomes '{names[0]}'. Add names, or `background`.")
         scale = None if threshold is None else self.method.probability_scale
         readout = Readout(softmax_scale=scale, threshold=threshold, background=background)
-        return Query(names, text, readout, tuple(unknown_words(clip, vocabulary)))
+        seen = _seen_classes(text, vocabulary, len(names))
+        return Query(names, text, readout, tuple(unknown_words(clip, vocabulary)), seen)
+
+
+def _seen_classes(text: TextFeatures, vocabulary: Vocabulary, count: int) -> SeenClasses | None:
+    """Which of `count` names were seen: what the model's training says, else the class split of the names."""
+    if text.seen is None:
+        known = SeenClasses.of_split(vocabulary.unseen) if any(vocabulary.unseen) else None
+    else:
+        seen = set(text.class_of_row[text.seen].tolist())
+        known = SeenClasses(tuple(i in seen for i in range(vocabulary.num_classes)), "in training")
+    if known is None:
+        return None
+    flags = (None if i == vocabulary.background else flag for i, flag in enumerate(known.flags))
+    added = [None] * (count - vocabulary.num_classes)
+    return replace(known, flags=(*flags, *added))
 
 
 def load(

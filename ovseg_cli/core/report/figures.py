@@ -3,7 +3,7 @@
 Figures are views, never data: tiny pictures are enlarged, huge ones reduced, label maps always by the nearest pixel.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,9 @@ from ovseg_cli.core.report.legend import (
     INK,
     PAPER,
     UNLABELLED,
+    Color,
     Entry,
+    border_entries,
     draw_legend,
     draw_text,
     legend_entries,
@@ -39,6 +41,7 @@ def overlay(
     legend: bool = True,
     max_side: int = MAX_SIDE,
     background: int | None = None,
+    meanings: Mapping[Color, str] | None = None,
 ) -> Image.Image:
     """Lay the classes over the picture as translucent colours with borders and explain them in a legend below.
 
@@ -53,6 +56,8 @@ def overlay(
         legend: Add the legend.
         max_side: The long side is reduced to this many pixels.
         background: Class that is coloured half as strongly, so that the picture stays visible.
+        meanings: What border colours mean, for a line of its own below the legend; colours that do not occur in this
+            picture are left out.
 
     Returns:
         An RGB image. The picture is enlarged by a whole factor where its long side is below 384 pixels.
@@ -67,7 +72,8 @@ def overlay(
     if not legend:
         return painted
     entries = legend_entries([label], names, colors, borders)
-    return _with_legend(painted, [*entries, *_unlabelled([label], ignore_label)], font_size(max(size)))
+    parts = ([*entries, *_unlabelled([label], ignore_label)], border_entries(entries, meanings))
+    return _with_legend(painted, parts, font_size(max(size)))
 
 
 def error_map(
@@ -120,6 +126,7 @@ def side_by_side(
     opacity: float = 0.6,
     panel: int = MIN_SIDE,
     groups: Sequence[tuple[str, Sequence[int]]] | None = None,
+    meanings: Mapping[Color, str] | None = None,
 ) -> Image.Image:
     """Set pictures, ground truth and the label maps of several methods side by side, with one legend for all.
 
@@ -134,6 +141,7 @@ def side_by_side(
         panel: Side in pixels of the square that each panel fits into.
         groups: Parts of the legend, a heading and class ids each ("seen stuff", "unseen"); ids that no map holds are
             left out, and so is a part without any. None: one legend, largest area first.
+        meanings: What border colours mean, as for `overlay`.
 
     Returns:
         An RGB image.
@@ -150,7 +158,8 @@ def side_by_side(
         _centred(draw, caption, gap + column * (panel + gap), band - gap // 2, panel, size)
     strips = [canvas, *(_strip(row, images, panel, gap, size) for row, images in zip(rows, painted, strict=True))]
     labels = [cell for row in rows for cell in row.cells if isinstance(cell, np.ndarray)]
-    return stack([*strips, *_legends(labels, names, colors, borders, ignore_label, groups, canvas.width, size)])
+    legends = _legends(labels, names, colors, borders, ignore_label, groups, canvas.width, size, meanings)
+    return stack([*strips, *legends])
 
 
 def _legends(
@@ -162,16 +171,18 @@ def _legends(
     groups: Sequence[tuple[str, Sequence[int]]] | None,
     width: int,
     size: int,
+    meanings: Mapping[Color, str] | None,
 ) -> list[Image.Image]:
-    """Legends of all panels, one a group."""
+    """Legends of all panels: one a group, then what is not labelled and what the borders mean."""
     found = legend_entries(labels, names, colors, borders, shares=False)
     other = _unlabelled(labels, ignore_label)
     if groups is None:
-        return [draw_legend([*found, *other], width, size)] if found or other else []
-    by_name = {entry.name: entry for entry in found}
-    parts = [(title, [by_name[names[i]] for i in ids if names[i] in by_name]) for title, ids in groups]
-    parts += [("", other)]
-    column = widest_entry([entry for _, entries in parts for entry in entries], size)
+        parts = [("", [*found, *other]), ("", border_entries(found, meanings))]
+    else:
+        by_name = {entry.name: entry for entry in found}
+        parts = [(title, [by_name[names[i]] for i in ids if names[i] in by_name]) for title, ids in groups]
+        parts += [("", [*other, *border_entries(found, meanings)])]
+    column = widest_entry([*found, *other], size)
     return [draw_legend(entries, width, size, title=title, column=column) for title, entries in parts if entries]
 
 
@@ -190,8 +201,9 @@ def stack(strips: Sequence[Image.Image]) -> Image.Image:
     return canvas
 
 
-def _with_legend(picture: Image.Image, entries: Sequence[Entry], size: int) -> Image.Image:
-    return stack([picture, draw_legend(entries, max(picture.width, NARROWEST * size), size)])
+def _with_legend(picture: Image.Image, parts: Sequence[Sequence[Entry]], size: int) -> Image.Image:
+    width = max(picture.width, NARROWEST * size)
+    return stack([picture, *(draw_legend(entries, width, size) for entries in parts if entries)])
 
 
 def _unlabelled(labels: Sequence[np.ndarray], ignore_label: int | None) -> list[Entry]:

@@ -1,6 +1,6 @@
 """What do the colours of a figure mean: the classes of a label map by area, and a legend drawn from them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ from ovseg_cli.core.report.lettering import lettering, line_height, text_width, 
 
 INK, MUTED, PAPER = (33, 33, 38), (110, 110, 118), (255, 255, 255)
 UNLABELLED = (150, 150, 155)
+Color = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,12 @@ def legend_entries(
         )
         for i in order
     ]
+
+
+def border_entries(entries: Sequence[Entry], meanings: Mapping[Color, str] | None) -> list[Entry]:
+    """List what the borders of some entries mean: a white swatch each, in the order of `meanings`."""
+    there = {entry.border for entry in entries}
+    return [Entry(words, PAPER, border=color) for color, words in (meanings or {}).items() if color in there]
 
 
 def rgb(color: Sequence[int] | np.ndarray) -> tuple[int, int, int]:
@@ -147,20 +154,24 @@ def _draw_entry(
     draw: ImageDraw.ImageDraw, corner: tuple[int, int], entry: Entry, lines: list[str], size: int, gap: int
 ) -> None:
     x, y = corner
-    line = max(1, size // 9) * (2 if entry.border else 1)
-    draw.rounded_rectangle(
-        (x, y + 1, x + size, y + 1 + size),
-        radius=size // 5,
-        fill=entry.color,
-        outline=entry.border or darker(entry.color),
-        width=line,
-    )
+    _draw_swatch(draw, (x, y + 1, x + size, y + 1 + size), entry, size)
     for text in lines:
         name, _, share = text.partition("  ") if entry.share is not None else (text, "", "")
         draw_text(draw, (x + size + gap, y), name, size, INK)
         if share:
             draw_text(draw, (x + size + gap + text_width(name + "  ", size), y), share, size, MUTED)
         y += line_height(size)
+
+
+def _draw_swatch(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], entry: Entry, size: int) -> None:
+    """A square of the colour; a border of its own is set off in white, so that red is seen around red."""
+    thin, radius = max(1, size // 9), size // 5
+    if entry.border is None:
+        draw.rounded_rectangle(box, radius, fill=entry.color, outline=darker(entry.color), width=thin)
+        return
+    draw.rounded_rectangle(box, radius, fill=PAPER, outline=entry.border, width=2 * thin)
+    inset = 3 * thin
+    draw.rectangle((box[0] + inset, box[1] + inset, box[2] - inset, box[3] - inset), fill=entry.color)
 
 
 def draw_text(

@@ -30,7 +30,8 @@ def paint(
         ignore_label: Pixels of this value are greyed and hatched.
         borders: Border colours of some classes.
         opacity: Strength of the colours, 0 to 1.
-        line: Width of class borders in pixels; None follows the picture's size.
+        line: Width of class borders in pixels; None follows the picture's size, twice as wide where borders are
+            coloured, so that the colour is seen.
         background: Class that is coloured half as strongly, so that the picture stays visible.
     """
     known = (label >= 0) & (label < len(colors))
@@ -43,7 +44,7 @@ def paint(
     mixed = (1 - strength[index]) * (0.7 * grey + 0.3 * image) + strength[index] * table[index]
     if ignore_label is not None:
         mixed = np.where((_hatch(label.shape) & (label == ignore_label))[..., None], 0.75 * mixed, mixed)
-    line = max(1, round(max(label.shape) / 400)) if line is None else line
+    line = max(1, round(max(label.shape) / 400)) * (2 if borders else 1) if line is None else line
     if line:
         edge_colors = np.array([darker(tuple(color)) for color in table.astype(int)], np.float32)
         for i, color in (borders or {}).items():

@@ -12,6 +12,7 @@ from pycocotools import mask as coco
 
 from ovseg_cli.core.errors import ShapeError, UsageError
 from ovseg_cli.core.prediction.segmentation import Segmentation, smallest_dtype
+from ovseg_cli.core.report.seen import UNSEEN, SeenClasses
 
 NAMES = ("cat", "grass", "sky")
 
@@ -72,6 +73,16 @@ def test_saved_label_map_shows_the_colours_of_the_overlay(tmp_path: Path):
         assert (shown[0] == result.palette).all()
         swatches = {color for _, color in Image.open(overlay).getcolors(1 << 20)}
         assert {tuple(color) for color in shown[0].tolist()} <= swatches
+
+
+def test_overlay_borders_unseen_classes_in_red_where_somebody_knows():
+    plain = segmentation([[0, 1], [2, 1]])
+    known = replace(plain, seen=SeenClasses((True, False, None), "in training"))
+    there, absent = ({color for _, color in r.overlay().getcolors(1 << 20)} for r in (known, plain))
+    assert UNSEEN in there and UNSEEN not in absent
+    assert known.overlay().height > plain.overlay().height, "a line of the legend says what the borders mean"
+    assert UNSEEN not in {color for _, color in known.overlay(borders=None, meanings=None).getcolors(1 << 20)}
+    assert (known.document()["seen"], plain.document()["seen"]) == ([True, False, None], None)
 
 
 def test_repr_is_one_line_of_shares():

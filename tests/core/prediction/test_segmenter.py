@@ -223,3 +223,32 @@ def test_names_of_the_data_are_known_whatever_the_split(model: Segmenter):
     for label in ("toy", "toy:novel", "toy:custom-0123abcd"):
         model.data = label
         assert len(model.query().class_names) == 32
+
+
+def split_of(*unseen: bool, background: int | None = None) -> Vocabulary:
+    words = ("red", "green", "blue")
+    return Vocabulary(words, tuple((w,) for w in words), unseen=unseen, background=background)
+
+
+def test_what_training_saw_says_which_names_are_seen_else_their_class_split(model: Segmenter):
+    assert model.query("red, green, blue").seen is None, "nobody knows"
+    split = model.query(split_of(False, True, False)).seen
+    assert split is not None and (split.flags, split.where) == ((True, False, True), "in the class split")
+    model.method.training_names = ("Blue", "thing")  # type: ignore[attr-defined]
+    for vocabulary in (split_of(False, False, True), "red/thing, green, blue"):
+        trained = Segmenter(model.method).query(vocabulary).seen
+        assert trained is not None and trained.where == "in training" and trained.flags[1:] == (False, True)
+    assert trained.flags[0] is True, "a synonym was trained on"
+    assert Segmenter(model.method).query("red, green").seen.flags == (False, False)  # type: ignore[union-attr]
+
+
+def test_a_background_is_neither_seen_nor_unseen(model: Segmenter):
+    named = model.query(split_of(False, True, False, background=0)).seen
+    added = model.query(split_of(False, True, False), background_threshold=0.5).seen
+    assert named is not None and named.flags == (None, False, True)
+    assert added is not None and added.flags == (True, False, True, None)
+
+
+def test_the_same_names_under_another_split_are_another_query(model: Segmenter):
+    first, second = model.query(split_of(False, True, False)), model.query(split_of(True, False, False))
+    assert first.seen != second.seen and model.fingerprint(first) != model.fingerprint(second)
