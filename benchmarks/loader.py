@@ -39,6 +39,7 @@ from ovseg_cli.core.training.color_jitter import Jitter
 from ovseg_cli.core.training.mask_crops import crop_masks
 from ovseg_cli.core.training.method_data import TrainData, open_train_data
 from ovseg_cli.core.training.stream import batches
+from ovseg_cli.core.training.train_classes import TrainClasses
 from ovseg_cli.core.types import Proposals
 
 COCO = TrainingConfig(
@@ -103,7 +104,8 @@ def open_data(spec: Spec, folder: Path, training: TrainingConfig, source: Path |
     folders = Folders(data=folder / "datasets", runs=folder / "runs")
     prepare(spec, folders, source)
     split = spec.split(spec.default_split) if spec.default_split else None
-    return open_train_data(PreparedData.open(spec, folders).subset("train", split), spec.seen_ids(split), training)
+    seen = TrainClasses.only(tuple(spec.seen_ids(split)))
+    return open_train_data(PreparedData.open(spec, folders).subset("train", split), seen, training)
 
 
 @dataclass(frozen=True)

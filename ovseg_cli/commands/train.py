@@ -23,6 +23,17 @@ def train(
         str | None, typer.Option(metavar="HOST", help="maft: whose masks it learns from; trained first where needed.")
     ] = None,
     proposals: options.Proposals = None,
+    setting: Annotated[
+        str | None,
+        typer.Option(metavar="SETTING", help="zegclip, tagclip: inductive, transductive or supervised."),
+    ] = None,
+    trust_target: Annotated[
+        str | None,
+        typer.Option(metavar="TARGET", help="tagclip: what its token learns; seen-vs-rest or official-unseen."),
+    ] = None,
+    init: Annotated[
+        str | None, typer.Option(metavar="RUN", help="zegclip, tagclip, transductive: the run to start from.")
+    ] = None,
     clip: options.Clip = None,
     pretrained: options.Pretrained = None,
     config: options.ConfigFile = None,
@@ -75,6 +86,9 @@ def train(
         "unseen": unseen,
         "host": host,
         "proposals": proposals,
+        "setting": setting,
+        "trust_target": trust_target,
+        "init": init,
         "clip": clip,
         "pretrained": pretrained,
     }
@@ -110,7 +124,8 @@ def _train_clip(
     from ovseg_cli.core.training import session
 
     if given := [name for name, value in chosen.items() if value is not None]:
-        raise UsageError(f"--{given[0]}: {method} draws its own data and makes its own weights.", "Leave it out.")
+        option = given[0].replace("_", "-")
+        raise UsageError(f"--{option}: {method} draws its own data and makes its own weights.", "Leave it out.")
     request = session.TrainRequest(method, settings, resume, run, gpus)
     return session.plan(request, places) if dry_run else session.train(request, places, reporter)
 

@@ -25,6 +25,7 @@ from ovseg_cli.core.runs import CONFIG, Run, create_run, is_run_path, list_runs,
 from ovseg_cli.core.runtime import Folders, Runtime, open_runtime
 from ovseg_cli.core.training.group import Group
 from ovseg_cli.core.training.processes import open_group
+from ovseg_cli.core.training.starts import caveats_of
 from ovseg_cli.core.types import Readout, Vocabulary
 
 if TYPE_CHECKING:
@@ -233,6 +234,7 @@ def _facts(
         notes.append(f"Only the first {request.limit} pictures were scored.")
     if doubt := training_doubt(method, vocabulary):
         notes.append(doubt)
+    notes += caveats_of(method, run.config)
     protocol = {
         "method": _settings_of(method),
         "templates": list(vocabulary.templates),

@@ -5,7 +5,7 @@ Settings: the method's defaults < the data set's preset (the paper's recipe) < t
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,9 @@ HOST_CLIP = ".."
 """The same in the config of a host whose CLIP is that of the run it lies in."""
 JOINT = "host_settings"
 """Table in the config of a run: settings that its host has where it makes the run's masks, not where it runs alone."""
+FIRST_STEP = "inductive"
+"""Folder, inside a run, of the run of the same method whose weights it starts from; also the kind of such a run, and
+the table of that step's settings in the config of the run around it."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ def choose_model(
         run = latest_run(runs)
     elif is_run_path(model):
         run = open_run(Path(model))
-        if run.kind not in ("segmentation", HOST):
+        if run.kind not in ("segmentation", HOST, FIRST_STEP):
             raise UsageError(
                 f"{model}: this is a {run.kind} run, it holds no segmentation method.",
                 f"Use it as a CLIP: `ovseg eval maskclip --clip {model}`.",
@@ -157,6 +160,22 @@ def _preset_settings(spec: "Spec | None", method: str, run: Run | None) -> tuple
         return {}, {}
     own = spec.preset.methods.get(method, {})
     return {k: v for k, v in spec.preset.settings(method).items() if k not in own}, own
+
+
+def with_implied(method_class: "type[Method]", choice: ModelChoice) -> ModelChoice:
+    """Lay the settings of a choice over those that follow from them, for a training that begins."""
+    return replace(choice, settings=merge(implied_settings(method_class, choice.settings), choice.settings))
+
+
+def implied_settings(method_class: "type[Method]", settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the defaults that follow from the value of other settings; what is left open has its own default."""
+    models = [method_class.Config, *([training] if (training := getattr(method_class, "Training", None)) else [])]
+    defaults = {
+        name: field.get_default(call_default_factory=True)
+        for model in models
+        for name, field in model.model_fields.items()
+    }
+    return getattr(method_class, "implied", lambda _: {})({**defaults, **settings})
 
 
 def check_settings(config_class: "type[BaseModel]", settings: Mapping[str, Any], where: str) -> Any:
@@ -293,22 +312,30 @@ def _refuse_training_settings(method_class: "type[Method]", choice: ModelChoice)
 
 def _load_weights(method: "TrainedMethod", run: Run) -> None:
     """Give a trained method the weights of its run, and the names that it was trained on."""
+    method.load_trained_state(read_weights(run), str(run.path / WEIGHTS))
+    names = run.config.get("vocabulary", {}).get("training_names")
+    method.training_names = None if names is None else tuple(names)
+
+
+def read_weights(run: Run) -> "dict[str, torch.Tensor]":
+    """Read what the `trained_state` of a run's method was.
+
+    Raises:
+        DataError: The weights are missing or broken.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     path = run.path / WEIGHTS
     if not path.is_file():
-        going_on = f"Go on with its training: ovseg train {method.name} --resume --run {run.path}"
+        going_on = f"Go on with its training: ovseg train {run.method} --resume --run {run.path}"
         mend = "Bring the file back, or train or convert it anew." if run.is_finished else going_on
         lack = "has lost its weights" if run.is_finished else "has no weights yet"
         raise DataError(f"{run.path}: this run {lack}, {WEIGHTS} is missing.", mend)
     try:
-        state = load_file(path)
+        return dict(load_file(path))
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise DataError(f"{path}: cannot be read ({error}).", "Train or convert it anew.") from error
-    method.load_trained_state(state, str(path))
-    names = run.config.get("vocabulary", {}).get("training_names")
-    method.training_names = None if names is None else tuple(names)
 
 
 def open_source(

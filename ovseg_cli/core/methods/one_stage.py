@@ -251,9 +251,11 @@ class OneStageMethod(TrainedMethod):
 
     @classmethod
     def first_step(cls, training: TrainingConfig) -> dict[str, Any] | None:
-        """Self-training starts from an inductive run."""
+        """Self-training starts from an inductive run, which has none of its settings."""
         recipe = cast(OneStageTraining, training)
-        return {"setting": "inductive"} if recipe.setting == "transductive" and not recipe.init else None
+        if recipe.setting != "transductive" or recipe.init:
+            return None
+        return {"setting": "inductive", "self_training": "honest", "pseudo_threshold": 0.0}
 
     @classmethod
     def caveats(cls, training: Mapping[str, Any]) -> list[str]:

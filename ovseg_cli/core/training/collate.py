@@ -20,20 +20,25 @@ def collate(examples: list[dict[str, Any]]) -> TrainBatch:
             proposals, "masks" from `crop_masks`.
 
     Returns:
-        "images" (B, 3, H, W) uint8, "labels" (B, H, W) int16, "areas" (B, 2), "classes", the values that occur in each
-        label, "names", and perhaps "masks".
+        "images" (B, 3, H, W) uint8, "labels" (B, H, W) int16, "areas" (B, 2), "classes", the classes that occur
+        in each label, "names", and perhaps "masks".
     """
     images = torch.from_numpy(np.stack([e["image"] for e in examples])).permute(0, 3, 1, 2).contiguous()
     batch: TrainBatch = {
         "images": images,
         "labels": torch.from_numpy(np.stack([e["label"] for e in examples])),
         "areas": torch.tensor([e["area"] for e in examples]),
-        "classes": [torch.from_numpy(np.flatnonzero(np.bincount(e["label"].ravel() + 1)[1:])) for e in examples],
+        "classes": [occurring(e["label"]) for e in examples],
         "names": [e["name"] for e in examples],
     }
     if "masks" in examples[0]:
         batch["masks"] = [e["masks"] for e in examples]
     return batch
+
+
+def occurring(label: np.ndarray) -> torch.Tensor:
+    """Return the classes that occur in a label (H, W) of integers, in order, int64; negative values are none."""
+    return torch.from_numpy(np.flatnonzero(np.bincount(np.maximum(label, NO_CLASS).ravel() + 1)[1:]))
 
 
 def ready(batch: TrainBatch) -> TrainBatch:

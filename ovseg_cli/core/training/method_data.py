@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 from torch.utils.data import Dataset
 
-from ovseg_cli.core.data.dataset import SegmentationData
+from ovseg_cli.core.data.dataset import PreparedData, SegmentationData
+from ovseg_cli.core.data.spec_models import ClassSplit
 from ovseg_cli.core.errors import DataError, UsageError
 from ovseg_cli.core.files import digest_of
 from ovseg_cli.core.methods.training_config import TrainingConfig
@@ -22,6 +23,7 @@ from ovseg_cli.core.proposals.entry import image_digest
 from ovseg_cli.core.training.augment import Draw, Size, draw, example_size, place, warp_image, warp_label
 from ovseg_cli.core.training.collate import NO_CLASS, collate
 from ovseg_cli.core.training.mask_crops import crop_masks
+from ovseg_cli.core.training.train_classes import TrainClasses
 from ovseg_cli.core.types import TrainBatch
 
 _ORDER, _EXAMPLE = 1, 2  # streams of random numbers
@@ -50,16 +52,16 @@ class TrainData(Dataset):
     """Item `step * parts + part` is that part of the step's global batch, in the form that travels (`ready`).
 
     Attributes:
-        pictures: Pictures and labels; only those with a pixel of a seen class.
-        seen_ids: Train ids of the training vocabulary, in its order.
+        pictures: Pictures and labels; only those that there is something to learn from.
+        classes: The training vocabulary, and whose labels are read.
         training: Settings.
         proposals: Where masks come from; None for methods that want none.
         parts: Into how many parts a step's batch is cut.
-        skipped: Pictures that were left out because they show no seen class.
+        skipped: Pictures that were left out because they show no class whose labels are read.
     """
 
     pictures: SegmentationData
-    seen_ids: tuple[int, ...]
+    classes: TrainClasses
     training: TrainingConfig
     proposals: Masks | None = None
     parts: int = 1
@@ -72,10 +74,10 @@ class TrainData(Dataset):
         """Read, augment and collate a part of a batch.
 
         Returns:
-            "images" (B, 3, H, W) uint8, "labels" (B, H, W) int16 positions in `seen_ids` or -1, "areas" (B, 2) height
-            and width of the example inside the canvas (top left), "classes", the positions that occur in each label,
-            "names", and with proposals "masks", for each example what `crop_masks` returns. `ready` makes of it what
-            methods take.
+            "images" (B, 3, H, W) uint8, "labels" (B, H, W) int16 positions in `classes.names`, -1 or UNSEEN_PIXEL,
+            "areas" (B, 2) height and width of the example inside the canvas (top left), "classes", the positions that
+            occur in each label, "names", and with proposals "masks", for each example what `crop_masks` returns.
+            `ready` makes of it what methods take.
 
         Raises:
             DataError: A file is missing or broken, or its proposals belong to another picture.
@@ -101,9 +103,9 @@ class TrainData(Dataset):
 
     @property
     def digest(self) -> str:
-        """Fingerprint of pictures, seen-only labels and proposals: what must not change while a run is under way."""
+        """Fingerprint of pictures, labels as read, and proposals: what must not change while a run is under way."""
         masks = self.proposals.digest if self.proposals is not None else ""
-        return digest_of(["train-data-1", self.pictures.fingerprint, str(self.seen_ids), masks])
+        return digest_of(["train-data-1", self.pictures.fingerprint, *self.classes.digest_parts(), masks])
 
     def index(self, step: int, position: int) -> int:
         """Return which picture stands at a place of a step's global batch."""
@@ -128,7 +130,7 @@ class TrainData(Dataset):
     def _example(self, step: int, position: int, canvas: Size) -> dict[str, Any]:
         index, drawn = self.index(step, position), self.drawn(step, position)
         label = self._label(index)
-        where = place(label, drawn, self.training, NO_CLASS)
+        where = place(np.maximum(label, NO_CLASS), drawn, self.training, NO_CLASS)  # marks choose no crop
         pixels = self.pictures.image(index)
         image = np.empty((*canvas, 3), np.uint8)
         image[:] = np.asarray(self.training.pad_value, np.uint8)
@@ -145,9 +147,8 @@ class TrainData(Dataset):
     def _label(self, index: int) -> np.ndarray:
         """Label of a picture as positions in the training vocabulary, (H, W) int16."""
         label = self.pictures.label(index)
-        assert label is not None, "training data has labels: `seen_only` has looked"
-        table = _positions(self.seen_ids)
-        return table[label]
+        assert label is not None, "training data has labels: `open_train_data` has looked"
+        return self.classes.table()[label]
 
     def _proposals(self, index: int, image: str | None) -> Cached:
         assert self.proposals is not None
@@ -164,34 +165,52 @@ class TrainData(Dataset):
 
 def open_train_data(
     pictures: SegmentationData,
-    seen_ids: Sequence[int],
+    classes: TrainClasses,
     training: TrainingConfig,
     proposals: Masks | None = None,
 ) -> TrainData:
-    """Check that the pictures can be trained on, and leave out those without a pixel of a seen class.
+    """Check that the pictures can be trained on, and leave out those that there is nothing to learn from.
+
+    These are pictures without a pixel of a class that is labelled or marked. Where pixels without a label may still
+    get one (self-training), all pictures stay.
 
     Args:
-        pictures: From `PreparedData.subset("train", split)`.
-        seen_ids: `spec.seen_ids(split)`, the training vocabulary in its order.
+        pictures: From `labelled_pictures`.
+        classes: The training vocabulary, and whose labels are read.
         training: Settings.
         proposals: Store of masks, where the method wants them.
 
     Raises:
-        DataError: Labels or proposals are missing, or no picture shows a seen class.
+        DataError: Labels or proposals are missing, or no picture shows a class that is labelled.
     """
     what = f"{pictures.spec.name}, subset '{pictures.name}'"
     if not pictures.has_labels:
         raise DataError(f"{what}: these pictures have no labels to train on.", pictures.data.mend)
-    seen = set(seen_ids) - set(pictures.hidden)
-    kept = [i for i, entry in enumerate(pictures.entries) if any(v in seen and n for v, n in entry.pixels)]
-    if not kept:
+    hidden = set(pictures.hidden)
+    if not _showing(pictures, {*classes.labelled} - hidden):
         raise DataError(
             f"{what}: no picture shows a seen class.", "Choose another class split: --data NAME:CLASS_SPLIT"
         )
+    everything = list(range(len(pictures)))
+    wanted = {*classes.labelled, *classes.marked} - hidden
+    kept = everything if classes.has_unlabelled else _showing(pictures, wanted)
     chosen = pictures.select(kept)
     if proposals is not None:
         _require_proposals(chosen, proposals, what)
-    return TrainData(chosen, tuple(seen_ids), training, proposals, skipped=len(pictures) - len(kept))
+    return TrainData(chosen, classes, training, proposals, skipped=len(pictures) - len(kept))
+
+
+def labelled_pictures(
+    prepared: PreparedData, subset: str, split: ClassSplit | None, classes: TrainClasses
+) -> SegmentationData:
+    """Open a subset with the seen-only labels of a class split, or with all labels where the classes ask for them."""
+    full = classes.needs_full_labels(prepared.spec.hidden_ids(split))
+    return prepared.subset(subset, None if full else split)
+
+
+def _showing(pictures: SegmentationData, ids: set[int]) -> list[int]:
+    """Return which pictures have a pixel of one of these train ids."""
+    return [i for i, entry in enumerate(pictures.entries) if any(v in ids and n for v, n in entry.pixels)]
 
 
 def _require_proposals(pictures: SegmentationData, proposals: Masks, what: str) -> None:
@@ -207,11 +226,3 @@ def _require_proposals(pictures: SegmentationData, proposals: Masks, what: str) 
 @lru_cache(maxsize=4)
 def _order(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.random.default_rng([seed, _ORDER, epoch]).permutation(count)
-
-
-@lru_cache(maxsize=4)
-def _positions(seen_ids: tuple[int, ...]) -> np.ndarray:
-    """Lookup table from train ids (16 bits) to positions in the training vocabulary."""
-    table = np.full(1 << 16, NO_CLASS, np.int16)
-    table[list(seen_ids)] = np.arange(len(seen_ids))
-    return table

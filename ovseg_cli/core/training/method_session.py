@@ -15,7 +15,7 @@ from ovseg_cli.core.clip.model import ClipModel, load_clip, parameter_count
 from ovseg_cli.core.data.dataset import PreparedData
 from ovseg_cli.core.errors import MachineError
 from ovseg_cli.core.files import folder_lock, write_bytes
-from ovseg_cli.core.methods.build import build_method, choose_model, open_source
+from ovseg_cli.core.methods.build import FIRST_STEP, build_method, choose_model, open_source
 from ovseg_cli.core.methods.masked import SourceMethod
 from ovseg_cli.core.methods.texts import default_templates, method_text, names_of, training_vocabulary
 from ovseg_cli.core.methods.trained import TrainedMethod
@@ -25,16 +25,17 @@ from ovseg_cli.core.runs import CONFIG, HOST, LIVE, WEIGHTS, Run, create_run, op
 from ovseg_cli.core.runtime import Folders, Runtime, open_runtime, seed_everything
 from ovseg_cli.core.training.checkpoint import has_checkpoint
 from ovseg_cli.core.training.group import Group
-from ovseg_cli.core.training.host_runs import copy_run, matching_run
+from ovseg_cli.core.training.inner_runs import TAKEN, copy_run, matching_run
 from ovseg_cli.core.training.live_masks import LiveMasks
 from ovseg_cli.core.training.loop import LoopSettings, fit
 from ovseg_cli.core.training.masks_for_training import masks_for_training
-from ovseg_cli.core.training.method_data import TrainData, open_train_data
+from ovseg_cli.core.training.method_data import TrainData, labelled_pictures, open_train_data
 from ovseg_cli.core.training.method_task import MethodTask, loop_settings_of
 from ovseg_cli.core.training.precision import choose_precision
 from ovseg_cli.core.training.processes import open_group
-from ovseg_cli.core.training.request import TRAIN_SUBSET, MethodPlan, MethodRequest, host_request, resolve_training
+from ovseg_cli.core.training.request import TRAIN_SUBSET, MethodPlan, MethodRequest, inner_request, resolve_training
 from ovseg_cli.core.training.scores_under_way import scorer
+from ovseg_cli.core.training.starts import START, caveats_of, load_start
 from ovseg_cli.core.types import Vocabulary
 
 
@@ -61,10 +62,19 @@ def train_method(request: MethodRequest, folders: Folders, reporter: Reporter) -
         with group.main_first():  # weights that are missing are said before a run folder is made
             clip = load_clip(plan.model.clip, plan.model.pretrained, device=runtime.device, reporter=reporter)
         method = _method_of(plan, clip)
-        run = plan.run or group.on_main(lambda: _begin(plan, folders))
+        if plan.run is None:
+            load_start(method, plan.init)  # weights that do not fit are said before a run folder is made
+        run = plan.run or group.on_main(lambda: _begin(plan, folders, reporter, request.folder))
         reporter.say(f"run folder: {run.path}")
         figures = _train(plan, run, method, folders, runtime, reporter, group)
     return {"schema": 1, "run": str(run.path), "figures": figures}
+
+
+def begin_run(request: MethodRequest, folders: Folders, reporter: Reporter) -> Run:
+    """Make the folder of a run that others are to train (`--resume --run`); see `train_method` for what it raises."""
+    plan = resolve_training(request, folders, reporter)
+    _data_of(plan, folders, plan.cache)
+    return _begin(plan, folders, reporter, request.folder)
 
 
 def plan_document(request: MethodRequest, folders: Folders, reporter: Reporter) -> dict[str, Any]:
@@ -80,7 +90,7 @@ def plan_document(request: MethodRequest, folders: Folders, reporter: Reporter) 
         "data": plan.data.label,
         "pictures": len(data.pictures),
         "without_a_seen_class": data.skipped,
-        "seen_classes": len(data.seen_ids),
+        "seen_classes": len(data.classes.labelled),
         "clip": plan.model.clip if plan.model.pretrained is None else f"{plan.model.clip} / {plan.model.pretrained}",
         "run": str(plan.run.path) if plan.run else new,
         "resumes": plan.run is not None,
@@ -90,11 +100,19 @@ def plan_document(request: MethodRequest, folders: Folders, reporter: Reporter) 
         "settings": plan.config.model_dump(mode="json"),
         "training": plan.training.model_dump(mode="json"),
     }
-    if plan.needs_host:
-        host = resolve_training(host_request(plan), folders, reporter)
-        found = matching_run(host, folders)
-        reused = f"masks of {found.path}, a finished run" if found else f"{host.training.iterations} steps first"
-        document["host"] = {"method": host.model.method, "step": reused}
+    if data.classes.has_unlabelled:
+        document["names_without_labels"] = len(data.classes.names) - len(data.classes.labelled)
+    if data.classes.marked:
+        document["unseen_pixels"] = "their place is known, their class is not"
+    if plan.init:
+        document["starts_from"] = plan.init
+    for step in plan.comes_first:
+        inner = resolve_training(inner_request(plan, step), folders, reporter)
+        found = matching_run(inner, folders)
+        reused = (
+            f"{TAKEN[step]} of {found.path}, a finished run" if found else f"{inner.training.iterations} steps first"
+        )
+        document[step] = {"method": inner.model.method, "step": reused}
     return document
 
 
@@ -107,7 +125,9 @@ def estimate_sizes(plan: MethodPlan) -> dict[str, Any]:
     return {"memory_mib": round(4 * mib), "disk_mib": round(7 * mib)}
 
 
-def _begin(plan: MethodPlan, folders: Folders, path: Path | None = None, kind: str = "segmentation") -> Run:
+def _begin(
+    plan: MethodPlan, folders: Folders, reporter: Reporter, path: Path | None = None, kind: str = "segmentation"
+) -> Run:
     """Make the run folder with all that is settled before the first step."""
     model, vocabulary = plan.model, vocabulary_of(plan)
     tables: dict[str, Any] = {
@@ -117,17 +137,29 @@ def _begin(plan: MethodPlan, folders: Folders, path: Path | None = None, kind: s
         "vocabulary": {
             "unseen": plan.request.unseen,
             "templates": list(vocabulary.templates),
-            "training_names": list(names_of(training_vocabulary(vocabulary))),
+            "training_names": list(names_of(vocabulary.select(plan.classes.labelled))),
         },
         "fingerprints": {"data": PreparedData.open(plan.data.spec, folders).fingerprint},
+        **{step: settings for step, settings in plan.steps.items() if settings},
     }
-    if plan.host_settings:
-        tables[HOST] = plan.host_settings
+    if inherited := _inherited_caveats(plan, folders, reporter):
+        tables[START] = {"caveats": inherited}
     return create_run(folders.runs, kind, model.method, plan.data.label, tables, plan.training.seed, path=path)
 
 
+def _inherited_caveats(plan: MethodPlan, folders: Folders, reporter: Reporter) -> list[str]:
+    """Return what must be said of the weights that a training starts from, and so of its own."""
+    method_class = registry.METHODS[plan.model.method].load()
+    if plan.init:
+        return caveats_of(method_class, open_run(Path(plan.init)).config)
+    if FIRST_STEP not in plan.comes_first:
+        return []
+    first = resolve_training(inner_request(plan, FIRST_STEP), folders, reporter)
+    return caveats_of(method_class, {"training": first.training.model_dump(mode="json")})
+
+
 def vocabulary_of(plan: MethodPlan) -> Vocabulary:
-    """Names and templates that a method is trained with; the seen ones are its training vocabulary."""
+    """All names, and the templates, that a method is trained with; `plan.classes` is its part in the training."""
     method_class = registry.METHODS[plan.model.method].load()
     return plan.data.spec.vocabulary(plan.data.split, default_templates(method_class, plan.data.spec.preset.templates))
 
@@ -141,14 +173,13 @@ def _train(
     reporter: Reporter,
     group: Group,
 ) -> dict[str, Any]:
-    """Train in a run folder: its host first, then its masks, then the method itself."""
-    if plan.needs_host:
-        _provide_host(plan, run, method.clip, folders, runtime, reporter, group)
-    vocabulary = vocabulary_of(plan)
-    seen = training_vocabulary(vocabulary)
+    """Train in a run folder: what comes first, then its masks, then the method itself."""
+    for step in plan.comes_first:
+        _provide(step, plan, run, method.clip, folders, runtime, reporter, group)
+    vocabulary, classes = vocabulary_of(plan), plan.classes
+    method.training_names = names_of(vocabulary.select(classes.labelled))
     with group.main_first():
-        text = method_text(method, seen, folders.cache, reporter)
-    method.training_names = names_of(seen)
+        text = method_text(method, vocabulary.select(classes.names), folders.cache, reporter)
     live = _live_masks(plan, run, folders, runtime, group) if _is_live(plan) else None
     masks = _cached_masks(plan, run, folders, reporter) if method.wants_proposals and live is None else None
     data = _data_of(plan, folders, masks)
@@ -159,6 +190,7 @@ def _train(
         seed_everything(plan.training.seed)  # a host step or masks that were made before must change nothing
         with group.main_first():
             method.begin_training(plan.training, reporter)
+        load_start(method, plan.init, run)
     task = MethodTask(method, data, text, _scorer(plan, run, method, folders, reporter, group), live)
     with folder_lock(run.path, "training") if group.is_main else nullcontext():
         progress = fit(
@@ -216,7 +248,8 @@ def _cached_masks(plan: MethodPlan, run: Run, folders: Folders, reporter: Report
     )
 
 
-def _provide_host(
+def _provide(
+    step: str,
     plan: MethodPlan,
     run: Run,
     clip: ClipModel,
@@ -225,30 +258,31 @@ def _provide_host(
     reporter: Reporter,
     group: Group,
 ) -> None:
-    """Put a finished run of the host into `RUN/host`: a copy of a matching one, else trained now (step 1)."""
-    asked, path = host_request(plan), run.path / HOST
-    host_plan = resolve_training(asked, folders, reporter)
-    if group.on_main(lambda: _is_provided(host_plan, path, folders, reporter)):
+    """Put a finished run into `RUN/STEP`: a copy of a matching one, else trained now."""
+    asked, path = inner_request(plan, step), run.path / step
+    inner = resolve_training(asked, folders, reporter)
+    if group.on_main(lambda: _is_provided(step, inner, path, folders, reporter)):
         return
-    reporter.say(f"host step: training {asked.method} first ({host_plan.training.iterations} steps), in {path}")
+    reporter.say(f"{step} step: training {asked.method} first ({inner.training.iterations} steps), in {path}")
     own = open_run(path)
-    host_plan = replace(host_plan, run=own)
+    inner = replace(inner, run=own)
     try:
-        _train(host_plan, own, _method_of(host_plan, clip), folders, runtime, reporter, group)
+        _train(inner, own, _method_of(inner, clip), folders, runtime, reporter, group)
     except MachineError as error:
-        mend = error.mend and error.mend.replace("--set ", f"--set {HOST}.")
-        raise MachineError(f"host step: {error.message}", mend) from error
+        mend = error.mend and error.mend.replace("--set ", f"--set {step}.")
+        raise MachineError(f"{step} step: {error.message}", mend) from error
 
 
-def _is_provided(plan: MethodPlan, path: Path, folders: Folders, reporter: Reporter) -> bool:
-    """Whether there is nothing to train in the folder of a host; where there was nothing at all, begin it."""
+def _is_provided(step: str, plan: MethodPlan, path: Path, folders: Folders, reporter: Reporter) -> bool:
+    """Whether there is nothing to train in the folder of a step; where there was nothing at all, begin it."""
     if (path / CONFIG).is_file():
         return open_run(path).is_finished
     if found := matching_run(plan, folders):
-        reporter.say(f"host: masks come from {found.path}, a finished run of {found.method} with these settings")
-        copy_run(found, path)
+        what = f"{step}: {TAKEN[step]} come from {found.path}, a finished run of {found.method} with these settings"
+        reporter.say(what)
+        copy_run(found, path, step)
         return True
-    _begin(plan, folders, path, HOST)
+    _begin(plan, folders, reporter, path, step)
     return False
 
 
@@ -260,10 +294,9 @@ def _method_of(plan: MethodPlan, clip: ClipModel) -> TrainedMethod:
 
 
 def _data_of(plan: MethodPlan, folders: Folders, masks: ProposalStore | None) -> TrainData:
-    choice = plan.data
-    prepared = PreparedData.open(choice.spec, folders)
-    pictures = prepared.subset(TRAIN_SUBSET, choice.split)
-    return open_train_data(pictures, choice.spec.seen_ids(choice.split), plan.training, masks)
+    prepared, classes = PreparedData.open(plan.data.spec, folders), plan.classes
+    pictures = labelled_pictures(prepared, TRAIN_SUBSET, plan.data.split, classes)
+    return open_train_data(pictures, classes, plan.training, masks)
 
 
 def _finish(run: Run, method: TrainedMethod) -> None:

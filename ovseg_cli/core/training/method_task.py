@@ -12,22 +12,23 @@ from ovseg_cli.core.methods.training_config import TrainingConfig
 from ovseg_cli.core.training.collate import ready
 from ovseg_cli.core.training.live_masks import LiveMasks
 from ovseg_cli.core.training.method_data import TrainData
+from ovseg_cli.core.training.own_labels import makes_labels, write_own_labels
 from ovseg_cli.core.training.schedule import Schedule
 from ovseg_cli.core.types import TextFeatures, TrainBatch
 
 
 class MethodTask:
-    """A method that is trained on seen classes; a `Task` of the loop.
+    """A method that is trained; a `Task` of the loop.
 
     Args:
         method: Its trained parameters have gradients on, all others off.
         data: Pictures, labels and proposals.
-        text: Features of the training vocabulary, `data.seen_ids` in their order: no unseen name is among them.
+        text: Features of the training vocabulary, `data.classes.names` in their order.
         evaluate: Scores the method as it is; None scores nothing.
         live: Makes the masks of each example; None where `data` brings them, or none are wanted.
 
     Raises:
-        ShapeError: `text` has not one class for each seen one.
+        ShapeError: `text` has not one class for each name.
     """
 
     def __init__(
@@ -38,9 +39,9 @@ class MethodTask:
         evaluate: Callable[[], dict[str, float]] | None = None,
         live: LiveMasks | None = None,
     ):
-        if text.num_classes != len(data.seen_ids):
+        if text.num_classes != len(data.classes.names):
             raise ShapeError(
-                f"text features speak for {text.num_classes} classes, the training labels for {len(data.seen_ids)}"
+                f"text features speak for {text.num_classes} classes, the training labels for {len(data.classes.names)}"
             )
         self.name = method.name
         self.module = method
@@ -80,18 +81,23 @@ class MethodTask:
     def normalisers(self, batch: TrainBatch) -> dict[str, float]:
         """Count what the losses are divided by; the loop adds the counts of all parts of a step.
 
-        Masks that are made live join the batch here, before anything is counted.
+        Labels that the method makes itself and masks that are made live join the batch here, before anything is
+        counted.
         """
         if self._live is not None:
             batch["masks"] = self._live.of(batch)
+        if makes_labels(self.module):
+            write_own_labels(self.module, batch, self._text_on(self.module.clip.device), self.training.precision)
         return self.module.normalisers(ready(batch))
 
     def losses(self, batch: TrainBatch, totals: dict[str, float]) -> dict[str, Tensor]:
         """Return the weighted loss terms of a part; over all parts they add up to the loss of the step."""
-        device = batch["images"].device
+        return self.module.losses(ready(batch), self._text_on(batch["images"].device), totals)
+
+    def _text_on(self, device: torch.device) -> TextFeatures:
         if self.text.features.device != device:
             self.text = self.text.to(device)
-        return self.module.losses(ready(batch), self.text, totals)
+        return self.text
 
     def after_step(self) -> dict[str, float]:
         """Do what the method does after an update."""

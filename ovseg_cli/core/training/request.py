@@ -11,13 +11,24 @@ from ovseg_cli.core import registry
 from ovseg_cli.core.data.dataset import PreparedData, last_prepared
 from ovseg_cli.core.data.find import find_data
 from ovseg_cli.core.errors import DataError, UsageError
-from ovseg_cli.core.methods.build import ModelChoice, check_names, choose_model, split_settings
+from ovseg_cli.core.methods.build import (
+    FIRST_STEP,
+    ModelChoice,
+    check_names,
+    choose_model,
+    implied_settings,
+    merge,
+    split_settings,
+    with_implied,
+)
 from ovseg_cli.core.proposals.store import ProposalStore
 from ovseg_cli.core.reporter import Reporter
 from ovseg_cli.core.runs import HOST, LIVE, Run
 from ovseg_cli.core.runtime import Folders
 from ovseg_cli.core.training.masks_for_training import cache_of
 from ovseg_cli.core.training.resuming import Wanted, check_unchanged, run_to_resume
+from ovseg_cli.core.training.starts import check_init
+from ovseg_cli.core.training.train_classes import TrainClasses
 
 if TYPE_CHECKING:
     from ovseg_cli.core.data.specs import DataChoice
@@ -26,6 +37,10 @@ if TYPE_CHECKING:
 
 TRAIN_SUBSET = "train"
 HOSTS = ("freeseg", "zegformer", "zsseg")
+STEPS = (HOST, FIRST_STEP)
+"""Folders of trainings that may come first; also the tables of their settings."""
+OPTIONS = (HOST, "proposals", "setting", "trust_target", "init")
+"""Settings that have options of their own on the command line."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +54,13 @@ class MethodRequest:
         clip, pretrained: As in `ovseg eval`.
         host: For MAFT: which host makes the masks; None leaves the method's default.
         proposals: For MAFT: a generator, a cache or a run that makes the masks instead.
-        settings: What `--config` and `--set` said, the method's and its training's; "host.KEY" is for the host step.
+        settings: What `--config` and `--set` said, the method's and its training's; "host.KEY" is for the host step,
+            "inductive.KEY" for the step whose weights the training starts from.
         resume: Go on with a run.
         run: Which one; None: the newest unfinished one of this method that has the settings given.
         gpus: What `--gpus` said.
+        folder: Where a new run lies; None: `METHOD-DATA-TIME` below the folder of all runs.
+        setting, trust_target, init: Settings of a training that have options of their own.
     """
 
     method: str
@@ -56,6 +74,10 @@ class MethodRequest:
     resume: bool = False
     run: Path | None = None
     gpus: int | None = None
+    folder: Path | None = None
+    setting: str | None = None
+    trust_target: str | None = None
+    init: str | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +89,7 @@ class MethodPlan:
         data: Data set and class split.
         model: Method, CLIP and settings.
         config, training: The settings, checked.
-        host_settings: Settings of a host step.
+        steps: Settings of trainings that come first, by their folder in the run.
         run: The run to go on with, or None.
         cache: The cache of masks that `--proposals` names, or None.
     """
@@ -77,7 +99,7 @@ class MethodPlan:
     model: ModelChoice
     config: "MethodConfig"
     training: "TrainingConfig"
-    host_settings: dict[str, Any]
+    steps: dict[str, dict[str, Any]]
     run: Run | None = None
     cache: ProposalStore | None = None
 
@@ -91,6 +113,22 @@ class MethodPlan:
     def needs_host(self) -> bool:
         """Whether masks come from a host run of this run's own."""
         return getattr(self.config, "proposals", None) in (HOST, LIVE)
+
+    @property
+    def comes_first(self) -> list[str]:
+        """Folders, inside the run, of the trainings that come before its own."""
+        return [*([HOST] if self.needs_host else []), *([FIRST_STEP] if FIRST_STEP in self.steps else [])]
+
+    @property
+    def init(self) -> str:
+        """Run folder, named by the user, that the training starts from; empty where there is none."""
+        return str(getattr(self.training, "init", ""))
+
+    @property
+    def classes(self) -> TrainClasses:
+        """The training vocabulary, and whose labels are read."""
+        view = registry.METHODS[self.model.method].load().label_view(self.training)
+        return TrainClasses.of(self.data.spec, self.data.split, view)
 
 
 def resolve_training(request: MethodRequest, folders: Folders, reporter: Reporter) -> MethodPlan:
@@ -107,86 +145,162 @@ def resolve_training(request: MethodRequest, folders: Folders, reporter: Reporte
         )
     if request.run is not None and not request.resume:
         raise UsageError(f"--run {request.run} names a run to go on with.", "Add --resume.")
-    settings, host_settings = _typed_settings(request)
+    settings, steps = _typed_settings(request)
     check_names(entry.load(), settings, request.method)
-    run = _run_of(request, settings, host_settings, folders) if request.resume else None
+    run = _run_of(request, settings, steps, folders) if request.resume else None
     data = _data_of(request, run, folders, reporter)
     if run is None:
         model = choose_model(
             request.method, folders.runs, data.spec, request.clip, request.pretrained, settings, to_train=True
         )
+        model = with_implied(entry.load(), model)
     else:
         model = choose_model(run.as_model, folders.runs, settings=run.config.get("training", {}))
-        host_settings = dict(run.config.get(HOST, {}))
+        steps = {step: dict(run.config[step]) for step in STEPS if step in run.config}
     config, training = split_settings(entry.load(), model.settings, request.method, model.optional)
     assert training is not None, "a trained method has settings of its training"
-    plan = MethodPlan(request, data, model, config, training, host_settings, run)
-    return replace(plan, cache=_named_cache(plan, folders, reporter))
+    if run is None:
+        steps = _with_first_step(entry.load(), training, settings, steps)
+    plan = MethodPlan(request, data, model, config, training, steps, run)
+    _require_unseen(plan)
+    if plan.init and run is None:
+        check_init(plan.init, plan.model, plan.data_typed, names_of_classes(plan), folders.runs)
+    steps = {**plan.steps, **{step: _settled(plan, step, folders, reporter) for step in plan.comes_first}}
+    return replace(plan, steps=steps, cache=_named_cache(plan, folders, reporter))
 
 
-def host_request(plan: MethodPlan) -> MethodRequest:
-    """The training of the host that belongs to a training of MAFT: the same data, CLIP and seed."""
+def _require_unseen(plan: MethodPlan) -> None:
+    """Self-training labels pixels of classes that have no labels: there have to be some."""
+    view = registry.METHODS[plan.model.method].load().label_view(plan.training)
+    if (view.names, view.labelled) == ("all", "seen") and not plan.classes.has_unlabelled:
+        what = (
+            f"{plan.data.label} has no unseen class: there is nothing that {plan.model.method} could label by itself."
+        )
+        raise UsageError(what, 'Choose a class split: --data NAME:CLASS_SPLIT, or --unseen "a, b".')
+
+
+def _with_first_step(
+    method_class: Any, training: "TrainingConfig", settings: dict[str, Any], steps: dict[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Settle the settings of the step that the training starts from.
+
+    What was typed holds for it too, but what it asks for itself and what was typed for it alone ("inductive.KEY") stand
+    above; what follows from the setting of the training is the training's own.
+    """
+    first = method_class.first_step(training)
+    if first is None:
+        if typed := steps.get(FIRST_STEP):
+            what = f"{FIRST_STEP}.{min(typed)}: no other step comes before this training of {method_class.name}."
+            raise UsageError(what, "Leave it out.")
+        return steps
+    own = {*implied_settings(method_class, {**settings, **training.model_dump()}), "init", "seed"}
+    shared = {key: value for key, value in settings.items() if key not in own}
+    return {**steps, FIRST_STEP: merge(merge(shared, first), steps.get(FIRST_STEP, {}))}
+
+
+def names_of_classes(plan: MethodPlan) -> tuple[str, ...]:
+    """Names of the classes whose labels a training reads: what counts as seen follows from them."""
+    from ovseg_cli.core.methods.texts import names_of
+
+    vocabulary = plan.data.spec.vocabulary(plan.data.split)
+    return names_of(vocabulary.select(plan.classes.labelled))
+
+
+def inner_request(plan: MethodPlan, step: str) -> MethodRequest:
+    """The training that comes first, in a folder inside the run: the same data, CLIP and seed."""
     data, unseen = plan.data_typed
     return MethodRequest(
-        method=str(getattr(plan.config, HOST)),
+        method=str(getattr(plan.config, HOST)) if step == HOST else plan.model.method,
         data=data,
         unseen=unseen,
         clip=plan.model.clip,
         pretrained=plan.model.pretrained,
-        settings={"seed": plan.training.seed, **plan.host_settings},
+        settings={"seed": plan.training.seed, **plan.steps.get(step, {})},
         gpus=plan.request.gpus,
     )
 
 
+def _settled(plan: MethodPlan, step: str, folders: Folders, reporter: Reporter) -> dict[str, Any]:
+    """Find what is wrong with a training that comes first before a run folder is made.
+
+    Returns:
+        Its settings: of a host those that were typed, of a first step all but a seed that was not.
+    """
+    typed = plan.steps.get(step, {})
+    try:
+        inner = resolve_training(inner_request(plan, step), folders, reporter)
+    except UsageError as error:
+        raise UsageError(f"{step} step: {error.message}", error.mend) from error
+    if step == HOST:
+        return typed
+    every = inner.config.model_dump(mode="json") | inner.training.model_dump(mode="json")
+    return {key: value for key, value in every.items() if key in typed or key != "seed"}
+
+
 def _named_cache(plan: MethodPlan, folders: Folders, reporter: Reporter) -> ProposalStore | None:
-    """Find what is wrong with the host step or the masks before a run folder is made."""
+    """Find what is wrong with the masks before a run folder is made."""
     source: Any = plan.config
-    if plan.needs_host:
-        try:
-            resolve_training(host_request(plan), folders, reporter)
-        except UsageError as error:
-            raise UsageError(f"host step: {error.message}", error.mend) from error
+    if plan.needs_host or not hasattr(source, "proposals"):
         return None
-    if not hasattr(source, "proposals"):
-        return None
-    if plan.host_settings:
-        what = f"host.{min(plan.host_settings)}: with proposals = {source.proposals} there is no host step."
+    if typed := plan.steps.get(HOST):
+        what = f"host.{min(typed)}: with proposals = {source.proposals} there is no host step."
         raise UsageError(what, "Leave it out, or --proposals.")
     label, unseen = plan.data_typed
     settings = source.proposal_settings
     return cache_of(source.proposals, settings, label, unseen, plan.data, TRAIN_SUBSET, folders, reporter)
 
 
-def _typed_settings(request: MethodRequest) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Part the settings of the method from those of its host step, and add what has an option of its own."""
+def _typed_settings(request: MethodRequest) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Part the settings of the method from those of steps that come first, and add what has an option of its own."""
     own = dict(request.settings)
-    of_host = own.pop(HOST) if isinstance(own.get(HOST), dict) else {}
-    fields = registry.METHODS[request.method].load().Config.model_fields
-    for option in (HOST, "proposals"):
+    steps = {step: own.pop(step) for step in STEPS if isinstance(own.get(step), dict)}
+    method_class = registry.METHODS[request.method].load()
+    fields = [*method_class.Config.model_fields, *method_class.Training.model_fields]
+    for option in OPTIONS:
         if (value := getattr(request, option)) is None:
             continue
         if option not in fields:
-            raise UsageError(f"--{option}: {request.method} has no such option.", f"See: ovseg show {request.method}")
+            name = option.replace("_", "-")
+            raise UsageError(f"--{name}: {request.method} has no such option.", f"See: ovseg show {request.method}")
         own[option] = value
     if request.host is not None and own.get("proposals", HOST) not in (HOST, LIVE):
         what = f"--host {request.host}: masks come from {own['proposals']}, no host is needed."
         raise UsageError(what, "Leave out --host, or --proposals.")
     if own.get(HOST) is not None and "proposals" not in own:
         own["proposals"] = HOST
-    if of_host and HOST not in fields:
+    if (of_host := steps.get(HOST)) and HOST not in fields:
         raise UsageError(f"host.{min(of_host)}: {request.method} has no host.", f"See: ovseg show {request.method}")
-    return own, of_host
+    return own, steps
 
 
-def _run_of(request: MethodRequest, settings: dict[str, Any], host_settings: dict[str, Any], folders: Folders) -> Run:
-    """Find the run that `--resume` means; whatever was typed beside it must be true of it."""
+def _run_of(
+    request: MethodRequest, settings: dict[str, Any], steps: dict[str, dict[str, Any]], folders: Folders
+) -> Run:
+    """Find the run that `--resume` means."""
+    return run_to_resume(_wanted(request, settings, steps, folders), folders.runs, request.run)
+
+
+def wanted_run(request: MethodRequest, folders: Folders) -> Wanted:
+    """Whatever was typed beside `--resume`: it must be true of the run that is gone on with.
+
+    Raises:
+        UsageError: An unknown setting or data set; an option that the method does not have.
+    """
+    settings, steps = _typed_settings(request)
+    check_names(registry.METHODS[request.method].load(), settings, request.method)
+    return _wanted(request, settings, steps, folders)
+
+
+def _wanted(
+    request: MethodRequest, settings: dict[str, Any], steps: dict[str, dict[str, Any]], folders: Folders
+) -> Wanted:
     tables = {("clip", "name"): request.clip, ("clip", "pretrained"): request.pretrained}
     if request.data is not None:
         choice = find_data(request.data, request.unseen, folders)
         tables |= {("run", "data"): choice.label}
     tables |= {("vocabulary", "unseen"): request.unseen}
     given = {place: value for place, value in tables.items() if value is not None}
-    return run_to_resume(Wanted(request.method, settings, host_settings, given), folders.runs, request.run)
+    return Wanted(request.method, settings, steps, given)
 
 
 def _data_of(request: MethodRequest, run: Run | None, folders: Folders, reporter: Reporter) -> "DataChoice":

@@ -7,7 +7,7 @@ from typing import Any
 
 from ovseg_cli.core.data.dataset import PreparedData
 from ovseg_cli.core.errors import DataError, UsageError
-from ovseg_cli.core.runs import HOST, Run, list_runs, open_run
+from ovseg_cli.core.runs import Run, list_runs, open_run
 
 
 @dataclass(frozen=True)
@@ -17,22 +17,20 @@ class Wanted:
     Attributes:
         method: The method.
         settings: Settings of the method and of its training.
-        host_settings: Settings of its host step.
+        steps: Settings of trainings that come first, by their folder in the run.
         tables: Other entries of a run's config, by (table, key): data, class split and CLIP.
     """
 
     method: str
     settings: Mapping[str, Any] = field(default_factory=dict)
-    host_settings: Mapping[str, Any] = field(default_factory=dict)
+    steps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     tables: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     def difference(self, run: Run) -> str | None:
         """Name the first thing in which a run differs, and what the run has instead; None where it agrees."""
         of_run = {**run.config.get("training", {}), **run.config["method"]}
-        for typed, there, prefix in (
-            (self.settings, of_run, ""),
-            (self.host_settings, run.config.get(HOST, {}), f"{HOST}."),
-        ):
+        of_steps = [(typed, run.config.get(step, {}), f"{step}.") for step, typed in self.steps.items()]
+        for typed, there, prefix in ((self.settings, of_run, ""), *of_steps):
             for key, value in typed.items():
                 if not _agrees(there.get(key), value):
                     return f"{prefix}{key} ({there.get(key, 'the default')})"
@@ -66,7 +64,7 @@ def run_to_resume(wanted: Wanted, runs: Path, path: Path | None = None) -> Run:
         fits = run.method == wanted.method and run.kind == "segmentation" and "training" in run.config
         if fits and not run.is_finished and wanted.difference(run) is None:
             return run
-    having = " with these settings" if wanted.settings or wanted.host_settings or wanted.tables else ""
+    having = " with these settings" if wanted.settings or wanted.steps or wanted.tables else ""
     raise UsageError(
         f"--resume: there is no unfinished run of {wanted.method}{having} in {runs}/.",
         "Leave --resume out to begin one; `ovseg list runs` shows all.",

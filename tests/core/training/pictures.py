@@ -10,12 +10,13 @@ from ovseg_cli.core.data.dataset import PreparedData, SegmentationData
 from ovseg_cli.core.data.prepare import prepare
 from ovseg_cli.core.data.specs import load_spec
 from ovseg_cli.core.proposals.store import ProposalStore
+from ovseg_cli.core.training.train_classes import TrainClasses
 from ovseg_cli.core.types import Proposals
 from tests.core.data.handmade import folders_of, write_png
 
 CLASSES = ("grass", "dog", "cat", "cow", "sky")
 UNSEEN = ("dog", "cow")
-SEEN_IDS = (0, 2, 4)
+SEEN = TrainClasses.only((0, 2, 4))
 SIZES = [(12, 16), (16, 12), (13, 17), (20, 9), (8, 8), (15, 31), (12, 16), (10, 11), (9, 9)]
 ONLY_UNSEEN = 4
 """Number of the picture that shows no seen class."""

@@ -16,10 +16,11 @@ from ovseg_cli.core.proposals.store import ProposalStore
 from ovseg_cli.core.training.augment import Place, warp_label
 from ovseg_cli.core.training.collate import ready
 from ovseg_cli.core.training.method_data import TrainData, open_train_data
+from ovseg_cli.core.training.train_classes import TrainClasses
 from ovseg_cli.core.types import Proposals
 from tests.core.training.pictures import (
     ONLY_UNSEEN,
-    SEEN_IDS,
+    SEEN,
     SIZES,
     label_of,
     make_data,
@@ -67,7 +68,7 @@ def joined(parts: list[dict]) -> dict:
 
 def test_labels_are_positions_among_the_seen_classes(pictures: SegmentationData) -> None:
     # train ids: 0 grass, 2 cat, 4 sky are seen and become 0, 1, 2; dog, cow and 255 become -1
-    data = open_train_data(pictures, SEEN_IDS, AS_THEY_ARE)
+    data = open_train_data(pictures, SEEN, AS_THEY_ARE)
     for step in range(len(data)):
         batch = ready(data[step])
         raw = label_of(int(batch["names"][0][1:]))
@@ -77,18 +78,18 @@ def test_labels_are_positions_among_the_seen_classes(pictures: SegmentationData)
 
 
 def test_picture_as_it_is_stays_as_it_is(pictures: SegmentationData) -> None:
-    batch = open_train_data(pictures, SEEN_IDS, AS_THEY_ARE)[0]
+    batch = open_train_data(pictures, SEEN, AS_THEY_ARE)[0]
     assert batch["images"][0].permute(1, 2, 0).tolist() == picture_of(int(batch["names"][0][1:])).tolist()
 
 
 def test_pictures_without_a_seen_pixel_are_left_out(pictures: SegmentationData) -> None:
-    data = open_train_data(pictures, SEEN_IDS, AS_THEY_ARE)
+    data = open_train_data(pictures, SEEN, AS_THEY_ARE)
     assert data.skipped == 1 and f"p{ONLY_UNSEEN}" not in data.pictures.names and len(data.pictures) == 8
 
 
 def test_canvas_holds_the_largest_example_and_is_padded(pictures: SegmentationData) -> None:
     training = TrainingConfig(iterations=1, batch_size=8, flip=0.0, pad_value=(1, 2, 3))
-    batch = open_train_data(pictures, SEEN_IDS, training)[0]
+    batch = open_train_data(pictures, SEEN, training)[0]
     assert batch["images"].shape == (8, 3, 20, 31)
     for image, label, (height, width), name in zip(
         batch["images"], batch["labels"], batch["areas"].tolist(), batch["names"], strict=True
@@ -101,7 +102,7 @@ def test_canvas_holds_the_largest_example_and_is_padded(pictures: SegmentationDa
 
 
 def test_crop_makes_a_square_canvas(pictures: SegmentationData) -> None:
-    batch = open_train_data(pictures, SEEN_IDS, TrainingConfig(batch_size=8, crop_size=14))[0]
+    batch = open_train_data(pictures, SEEN, TrainingConfig(batch_size=8, crop_size=14))[0]
     assert batch["images"].shape == (8, 3, 14, 14) and batch["labels"].shape == (8, 14, 14)
 
 
@@ -120,7 +121,7 @@ def _index_only(count: int, batch_size: int, seed: int) -> TrainData:
         def __len__(self) -> int:
             return count
 
-    return TrainData(Pictures(), SEEN_IDS, TrainingConfig(batch_size=batch_size, seed=seed))  # type: ignore[arg-type]
+    return TrainData(Pictures(), SEEN, TrainingConfig(batch_size=batch_size, seed=seed))  # type: ignore[arg-type]
 
 
 @settings(deadline=None, max_examples=25)
@@ -129,7 +130,7 @@ def test_parts_make_up_the_same_global_batch(
     pictures: SegmentationData, store: ProposalStore, parts: int, step: int, crop: bool
 ) -> None:
     training = ALL if crop else ALL.model_copy(update={"crop_size": 0, "crop_max_share": 1.0})
-    data = open_train_data(pictures, SEEN_IDS, training, store)
+    data = open_train_data(pictures, SEEN, training, store)
     cut = data.in_parts(parts)
     assert len(cut) == 20 * parts
     whole = joined([ready(cut[step * parts + part]) for part in range(parts)])
@@ -138,14 +139,14 @@ def test_parts_make_up_the_same_global_batch(
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_make_the_same_batches(pictures: SegmentationData, store: ProposalStore, workers: int) -> None:
-    data = open_train_data(pictures, SEEN_IDS, ALL, store)
+    data = open_train_data(pictures, SEEN, ALL, store)
     loader = DataLoader(data, batch_size=None, num_workers=workers)
     assert all(equal(ready(loaded), ready(data[step])) for step, loaded in zip(range(20), loader, strict=True))
 
 
 def test_seed_changes_order_and_augmentation(pictures: SegmentationData) -> None:
     one, other = (
-        open_train_data(pictures, SEEN_IDS, ALL.model_copy(update={"seed": seed})) for seed in (0, 1)
+        open_train_data(pictures, SEEN, ALL.model_copy(update={"seed": seed})) for seed in (0, 1)
     )  # fmt: skip
     assert [one.index(0, p) for p in range(5)] != [other.index(0, p) for p in range(5)]
     drawn = [one.drawn(0, 0), other.drawn(0, 0), other.drawn(0, 1), other.drawn(1, 0), other.drawn(1, 1)]
@@ -154,7 +155,7 @@ def test_seed_changes_order_and_augmentation(pictures: SegmentationData) -> None
 
 def test_more_parts_than_pictures_are_refused(pictures: SegmentationData) -> None:
     with pytest.raises(UsageError, match="batch_size of 5") as caught:
-        open_train_data(pictures, SEEN_IDS, ALL).in_parts(6)
+        open_train_data(pictures, SEEN, ALL).in_parts(6)
     assert "--set batch_size=6" in str(caught.value)
 
 
@@ -162,7 +163,7 @@ def test_more_parts_than_pictures_are_refused(pictures: SegmentationData) -> Non
 def test_masks_follow_their_picture(tmp_path: Path, pictures: SegmentationData, soft: bool) -> None:
     store = make_proposals(tmp_path, pictures, soft)
     training = TrainingConfig(iterations=4, batch_size=8, flip=1.0)
-    batch = ready(open_train_data(pictures, SEEN_IDS, training, store)[0])
+    batch = ready(open_train_data(pictures, SEEN, training, store)[0])
     for found, (height, width), name in zip(batch["masks"], batch["areas"].tolist(), batch["names"], strict=True):
         number = int(name[1:])
         assert found.shape == (number, 20, 31) and found.dtype == torch.uint8
@@ -177,14 +178,14 @@ def test_masks_follow_their_picture(tmp_path: Path, pictures: SegmentationData, 
 
 
 def test_picture_may_have_no_proposals(pictures: SegmentationData, store: ProposalStore) -> None:
-    data = open_train_data(pictures, SEEN_IDS, TrainingConfig(batch_size=8, crop_size=10), store)
+    data = open_train_data(pictures, SEEN, TrainingConfig(batch_size=8, crop_size=10), store)
     batch = ready(data[0])
     assert batch["masks"].counts == [int(name[1:]) for name in batch["names"]] and 0 in batch["masks"].counts
 
 
 def test_batch_without_any_label_is_legal(pictures: SegmentationData) -> None:
     """A crop may show unseen classes alone."""
-    data = open_train_data(pictures, SEEN_IDS, TrainingConfig(batch_size=1, crop_size=2, iterations=200))
+    data = open_train_data(pictures, SEEN, TrainingConfig(batch_size=1, crop_size=2, iterations=200))
     batch = next(b for b in (data[step] for step in range(200)) if (b["labels"] == -1).all())
     assert batch["classes"][0].shape == (0,)
 
@@ -192,7 +193,7 @@ def test_batch_without_any_label_is_legal(pictures: SegmentationData) -> None:
 def test_missing_proposals_are_said_with_the_command(tmp_path: Path, pictures: SegmentationData) -> None:
     store = make_proposals(tmp_path, pictures.select([0, 1, 2, 3, 4]))
     with pytest.raises(DataError, match="4 of 8 pictures have no proposals, the first is 'p5'") as caught:
-        open_train_data(pictures, SEEN_IDS, ALL, store)
+        open_train_data(pictures, SEEN, ALL, store)
     assert caught.value.mend == "Make them: ovseg propose random --data nine"
 
 
@@ -201,14 +202,14 @@ def test_proposals_of_another_picture_are_refused(tmp_path: Path, pictures: Segm
     other = pictures[6]  # the same size as the first
     store.write("p0", other.image, Proposals(torch.ones(1, 12, 16, dtype=torch.bool), torch.ones(1), (12, 16)))
     with pytest.raises(DataError, match="p0.*another picture"):
-        _read_all(open_train_data(pictures, SEEN_IDS, AS_THEY_ARE, store))
+        _read_all(open_train_data(pictures, SEEN, AS_THEY_ARE, store))
 
 
 def test_proposals_of_another_size_are_refused(tmp_path: Path, pictures: SegmentationData) -> None:
     store = make_proposals(tmp_path, pictures)
     store.write("p0", pictures[0].image, Proposals(torch.ones(1, 3, 4, dtype=torch.bool), torch.ones(1), (3, 4)))
     with pytest.raises(DataError, match="picture 'p0' cover 3 x 4 pixels, the picture has 12 x 16") as caught:
-        _read_all(open_train_data(pictures, SEEN_IDS, AS_THEY_ARE, store))
+        _read_all(open_train_data(pictures, SEEN, AS_THEY_ARE, store))
     assert "ovseg propose random --data nine" in str(caught.value)
 
 
@@ -219,38 +220,38 @@ def _read_all(data: TrainData) -> None:
 
 def test_data_without_labels_or_seen_classes_is_refused(pictures: SegmentationData) -> None:
     with pytest.raises(DataError, match="no picture shows a seen class"):
-        open_train_data(pictures.select([ONLY_UNSEEN]), SEEN_IDS, ALL)
+        open_train_data(pictures.select([ONLY_UNSEEN]), SEEN, ALL)
     from dataclasses import replace
 
     bare = replace(pictures, entries=tuple(replace(entry, label=None) for entry in pictures.entries))
     with pytest.raises(DataError, match="no labels to train on"):
-        open_train_data(bare, SEEN_IDS, ALL)
+        open_train_data(bare, SEEN, ALL)
 
 
 def test_changed_data_is_noticed(tmp_path: Path, pictures: SegmentationData, store: ProposalStore) -> None:
-    data = open_train_data(pictures, SEEN_IDS, ALL, store)
-    assert open_train_data(pictures, SEEN_IDS, ALL, store).digest == data.digest
+    data = open_train_data(pictures, SEEN, ALL, store)
+    assert open_train_data(pictures, SEEN, ALL, store).digest == data.digest
     darker = make_data(tmp_path, repaint=lambda image: image // 2)
     other = ProposalStore.create(tmp_path / "masks", {"generator": "other", "settings": {}, "images": 9})
     for sample in pictures:
         other.write(sample.name, sample.image, store.read(sample.name))
     changed = {
-        "pictures": open_train_data(darker, SEEN_IDS, ALL, store),
-        "classes": open_train_data(pictures, SEEN_IDS[:2], ALL, store),
-        "proposals": open_train_data(pictures, SEEN_IDS, ALL, other),
+        "pictures": open_train_data(darker, SEEN, ALL, store),
+        "classes": open_train_data(pictures, TrainClasses.only(SEEN.names[:2]), ALL, store),
+        "proposals": open_train_data(pictures, SEEN, ALL, other),
     }
     digests = {what: one.digest for what, one in changed.items()}
     assert len({data.digest, *digests.values()}) == 4, digests
 
 
 def test_settings_that_change_nothing_keep_the_fingerprint(pictures: SegmentationData) -> None:
-    assert open_train_data(pictures, SEEN_IDS, ALL).digest == open_train_data(pictures, SEEN_IDS, AS_THEY_ARE).digest
+    assert open_train_data(pictures, SEEN, ALL).digest == open_train_data(pictures, SEEN, AS_THEY_ARE).digest
 
 
 def test_example_is_its_place_in_the_picture(pictures: SegmentationData) -> None:
     """A resized crop's label is what `warp_label` says of the picture's own label at a hand-made place."""
     training = TrainingConfig(iterations=1, batch_size=1, short_sides=(24,), crop_size=64, flip=1.0)
-    batch = open_train_data(pictures, SEEN_IDS, training)[0]
+    batch = open_train_data(pictures, SEEN, training)[0]
     number, (height, width) = int(batch["names"][0][1:]), batch["areas"][0].tolist()
     raw = label_of(number)
     expected = warp_label(

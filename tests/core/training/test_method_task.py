@@ -16,7 +16,7 @@ from ovseg_cli.core.training.method_data import open_train_data
 from ovseg_cli.core.training.method_task import MethodTask, loop_settings_of, schedule_of
 from ovseg_cli.core.types import TextFeatures
 from tests.core.training.linear_method import Linear, Masked
-from tests.core.training.pictures import SEEN_IDS, make_data, make_proposals
+from tests.core.training.pictures import SEEN, make_data, make_proposals
 
 TRAINING = TrainingConfig(
     iterations=12, batch_size=4, learning_rate=0.01, crop_size=10, crop_max_share=0.7, short_sides=(9, 14),
@@ -34,7 +34,7 @@ def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
 def task_of(folder: Path, training: TrainingConfig = TRAINING, kind: type[Linear] = Linear, **changed) -> MethodTask:
     pictures = make_data(folder, **changed)
     store = make_proposals(folder / "masks", pictures) if kind.wants_proposals else None
-    return MethodTask(kind(), open_train_data(pictures, SEEN_IDS, training, store), TEXT)
+    return MethodTask(kind(), open_train_data(pictures, SEEN, training, store), TEXT)
 
 
 def trained(folder: Path, training: TrainingConfig = TRAINING, kind: type[Linear] = Linear, **changed) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Is there a finished run of a host that a training can take its masks from, instead of training the host anew?"""
+"""Runs inside a run: a host that makes its masks, a first step whose weights it starts from. Is there one already?"""
 
 from pathlib import Path
 from typing import Any
@@ -8,9 +8,13 @@ import tomli_w
 from ovseg_cli.core.clip.model import RUN_FILE
 from ovseg_cli.core.data.dataset import PreparedData
 from ovseg_cli.core.files import write_bytes, write_text
+from ovseg_cli.core.methods.build import FIRST_STEP
 from ovseg_cli.core.runs import CONFIG, FINISHED, HOST, WEIGHTS, Run, list_runs
 from ovseg_cli.core.runtime import Folders
 from ovseg_cli.core.training.request import MethodPlan
+
+TAKEN = {HOST: "masks", FIRST_STEP: "weights"}
+"""What a training takes from the run inside its own, by that run's folder."""
 
 
 def matching_run(plan: MethodPlan, folders: Folders) -> Run | None:
@@ -19,7 +23,7 @@ def matching_run(plan: MethodPlan, folders: Folders) -> Run | None:
     clip = {k: v for k, v in {"name": model.clip, "pretrained": model.pretrained}.items() if v is not None}
     wanted = {"clip": clip, "method": _plain(plan.config), "training": _plain(plan.training)}
     for run in list_runs(folders.runs):
-        same = run.kind in ("segmentation", HOST) and run.method == model.method and run.is_finished
+        same = run.kind in ("segmentation", *TAKEN) and run.method == model.method and run.is_finished
         same = same and run.config["run"]["data"] == plan.data.label and (run.path / WEIGHTS).is_file()
         same = same and run.config.get("vocabulary", {}).get("unseen") == plan.request.unseen
         same = same and run.config.get("fingerprints", {}).get("data") == prepared.fingerprint
@@ -41,13 +45,13 @@ def _plain(config: Any) -> dict[str, Any]:
     return {key: value for key, value in config.model_dump(mode="json").items() if value is not None}
 
 
-def copy_run(found: Run, path: Path) -> None:
+def copy_run(found: Run, path: Path, kind: str) -> None:
     """Copy what a finished run needs to be used: weights, a CLIP of its own; its config comes last.
 
-    The copy is a host step, so that `latest` never means it.
+    The copy is a step of another run, so that `latest` never means it.
     """
     for file in (WEIGHTS, RUN_FILE, FINISHED):
         if (found.path / file).is_file():
             write_bytes(path / file, (found.path / file).read_bytes())
-    config = {**found.config, "run": {**found.config["run"], "kind": HOST}}
+    config = {**found.config, "run": {**found.config["run"], "kind": kind}}
     write_text(path / CONFIG, tomli_w.dumps(config))
