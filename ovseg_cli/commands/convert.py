@@ -7,7 +7,7 @@ import typer
 
 from ovseg_cli.commands import options
 
-METHODS = ("maft", "freeseg", "zegformer", "zsseg")
+METHODS = ("maft", "freeseg", "zegformer", "zsseg", "zegclip", "tagclip")
 
 
 def convert(
@@ -35,6 +35,14 @@ def convert(
         ),
     ] = None,
     unseen: options.Unseen = None,
+    text_features: Annotated[
+        str | None,
+        typer.Option(
+            "--text-features",
+            metavar="FILE[:KEY]",
+            help="Text features that came with it, .npy or .npz:KEY; each row must be nearest to its own class name.",
+        ),
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -59,6 +67,7 @@ def convert(
 
     [dim]ovseg convert MAFT_Vitb.pt --method maft --data coco-stuff:none[/dim]
     [dim]ovseg convert zegformer.pth --method zegformer --data voc:15-5 --dry-run[/dim]
+    [dim]ovseg convert coco.pth --method zegclip --data coco-stuff --text-features coco_multi.npy[/dim]
     """
     from ovseg_cli.commands import console, views
     from ovseg_cli.core.errors import unknown_name
@@ -69,11 +78,13 @@ def convert(
     settings: dict[str, Any] = options.merged(options.read_config(config), options.parse_settings(set_))
     places = folders(data_root, runs)
 
-    from ovseg_cli.core.conversion import session
+    from ovseg_cli.core.conversion.request import ConvertRequest
+    from ovseg_cli.core.conversion.run_folder import write_run
+    from ovseg_cli.core.conversion.session import convert as convert_checkpoint
 
-    request = session.ConvertRequest(checkpoint, method, settings, data, unseen, clip, pretrained, out)
-    done = session.convert(request, places, console.TerminalReporter())
-    run = None if dry_run else session.write_run(done, request, places)
+    request = ConvertRequest(checkpoint, method, settings, data, unseen, clip, pretrained, out, text_features)
+    done = convert_checkpoint(request, places, console.TerminalReporter())
+    run = None if dry_run else write_run(done, request, places)
     if json:
         console.print_json(done.document(run))
         return

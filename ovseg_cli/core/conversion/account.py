@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ovseg_cli.core.conversion.session import Conversion
+from ovseg_cli.core.conversion.request import Conversion
 from ovseg_cli.core.report.cells import Cell, Column, Table
 
 KEYS = (
@@ -23,6 +23,7 @@ def account(conversion: Conversion, run: Path | None) -> list[Table]:
     notes = [f"{loaded} tensors loaded, {ignored} ignored, none left over."]
     if conversion.checkpoint.beside:
         notes.append(f"Not weights of the model, left out: {', '.join(conversion.checkpoint.beside)}.")
+    notes += conversion.checks
     settings = [(c.setting, _text(c.value), c.source) for c in conversion.choices]
     last = ["Nothing was written." if run is None else f"Run folder: {run}"]
     if conversion.data is None:

@@ -27,12 +27,14 @@ class Checkpoint:
         tensors: By name, without a `module.` prefix; floating ones in float32.
         beside: Entries that are no weights of the model, by name.
         digest: SHA-256 of the file.
+        classes: Names of the data set's classes in order, where the file holds them (mmcv: `meta`, CLASSES).
     """
 
     path: Path
     tensors: dict[str, Tensor]
     beside: tuple[str, ...]
     digest: str
+    classes: tuple[str, ...] | None = None
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -60,7 +62,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
             tensors[name] = value.float() if value.is_floating_point() else value
     if not tensors:
         raise UsageError(f"{path}: holds no tensors by name.", "Pass a checkpoint of a whole model.")
-    return Checkpoint(path, tensors, tuple(others), sha256_file(path))
+    classes = None if wrapper is None else _classes(document.get("meta"))
+    return Checkpoint(path, tensors, tuple(others), sha256_file(path), classes)
+
+
+def _classes(meta: Any) -> tuple[str, ...] | None:
+    names = meta.get("CLASSES") if isinstance(meta, dict) else None
+    is_list = isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names)
+    return tuple(names) if names and is_list else None
 
 
 def _read(path: Path) -> Any:
@@ -74,7 +83,8 @@ def _read(path: Path) -> Any:
             return load_file(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the pickle's protocol
-            return torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(_numbers()):
+                return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UsageError(
             f"{path}: is refused, since reading it would run code from it ({_reason(error)}).",
@@ -84,6 +94,16 @@ def _read(path: Path) -> Any:
         raise
     except Exception as error:  # a broken pickle makes torch's reader fail in many ways
         raise _broken(path, _first_line(error)) from error
+
+
+def _numbers() -> list[Any]:
+    """Return what a single number of numpy is read by: mmcv keeps its best score as one; it runs no code."""
+    import numpy as np
+    from numpy.dtypes import Float32DType, Float64DType, Int64DType
+
+    scalar = type(np.float64(0)).__reduce__(np.float64(0))[0]
+    old, new = "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"
+    return [(scalar, old), (scalar, new), np.dtype, Float32DType, Float64DType, Int64DType]
 
 
 def _is_pickle(path: Path) -> bool:

@@ -6,6 +6,7 @@ hosts start from OpenAI's weights). The tokenizer is CLIP's own where the text t
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,9 +24,47 @@ BYTE_PAIRS = 49408
 """Ids of CLIP's own tokenizer."""
 
 HEAD_WIDTH = 64
+OF_TEXT = ("text_width", "text_layers", "text_mlp_width", "context_length", "vocab_size")
 UNTOLD = ("heads", "text_heads", "quick_gelu")
 ROUNDING = 1e-3
 """Relative; constants of a model that was brought to half precision are off by up to half of this."""
+
+
+@dataclass(frozen=True)
+class ClipNames:
+    """What stands in a file where CLIP's own names have `visual.` (image tower) and nothing (text tower)."""
+
+    image: str
+    text: str
+
+    def own(self, name: str) -> str:
+        """Return CLIP's name of a tensor of the file."""
+        is_image = name.startswith(self.image)
+        return f"visual.{name.removeprefix(self.image)}" if is_image else name.removeprefix(self.text)
+
+    def official(self, name: str) -> str:
+        """Return the file's name of a tensor of CLIP."""
+        is_image = name.startswith("visual.")
+        return f"{self.image}{name.removeprefix('visual.')}" if is_image else f"{self.text}{name}"
+
+
+@dataclass(frozen=True)
+class Borrowed:
+    """What a file does not hold of its CLIP.
+
+    Attributes:
+        state: Tensors under CLIP's own names.
+        settings: Values of `UNTOLD` that go with them.
+        tokenizer: Of a borrowed text tower.
+        source: Where it comes from.
+        constants: Preprocessing that the file keeps beside its CLIP: "mean", "std".
+    """
+
+    state: dict[str, Tensor] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    tokenizer: Tokenizer | None = None
+    source: str = ""
+    constants: dict[str, Any] = field(default_factory=dict)
 
 
 def read_clip(ledger: Ledger, prefix: str, asked: Mapping[str, Any], name: str) -> tuple[ClipModel, list[Choice]]:
@@ -43,29 +82,60 @@ def read_clip(ledger: Ledger, prefix: str, asked: Mapping[str, Any], name: str) 
     Raises:
         UsageError: No ViT, tensors are missing or of other shapes, or the user says something else than the file.
     """
-    visual = ledger.load(f"{prefix}visual.", "image tower of the frozen CLIP")
-    tensors = {**visual, **ledger.load(prefix, "text tower of the frozen CLIP")}
-    state = {key.removeprefix(prefix): value for key, value in tensors.items()}
-    told = _sizes(state, ledger.where, prefix)
+    names = ClipNames(f"{prefix}visual.", prefix)
+    tensors = ledger.load(names.image, "image tower of the frozen CLIP")
+    tensors |= ledger.load(names.text, "text tower of the frozen CLIP")
+    return make_clip(ledger.where, names, tensors, asked, name, Borrowed(constants=_constants(ledger, prefix)))
+
+
+def make_clip(
+    where: str,
+    names: ClipNames,
+    tensors: Mapping[str, Tensor],
+    asked: Mapping[str, Any],
+    name: str,
+    beside: Borrowed,
+) -> tuple[ClipModel, list[Choice]]:
+    """Build a CLIP of tensors under a file's names.
+
+    Args:
+        where: The file, for messages.
+        names: How it names them.
+        tensors: What it holds.
+        asked: Table `clip` of `--config`.
+        name: Name of the CLIP, for messages.
+        beside: What it does not hold.
+
+    Returns:
+        The CLIP in float32, and where each of its values comes from.
+
+    Raises:
+        UsageError: As `read_clip`.
+    """
+    state = {**beside.state, **{names.own(key): value for key, value in tensors.items()}}
+    told = _sizes(state, where, names)
     for key in asked:
         if key not in (*UNTOLD, *told):
             raise unknown_name("setting", f"clip.{key}", [f"clip.{k}" for k in (*UNTOLD, *told)], "--config: ")
-    refuse_contradiction(told, asked, ledger.where, "clip")
+    refuse_contradiction(told, asked, where, "clip")
+    refuse_contradiction(beside.settings, asked, beside.source, "clip")
     chosen = {
         "heads": max(1, told["width"] // HEAD_WIDTH),
         "text_heads": max(1, told["text_width"] // HEAD_WIDTH),
         "quick_gelu": True,
+        **beside.settings,
         **asked,
     }
-    config = _config({**told, **chosen}, ledger.where)
+    config = _config({**told, **chosen}, where)
     module = build_module(config)
-    check_fit({prefix + k: v for k, v in module.state_dict().items()}, tensors, ledger.where, "CLIP")
+    own = {names.official(key): value for key, value in module.state_dict().items()}
+    check_fit(own, {names.official(key): value for key, value in state.items()}, where, "CLIP")
     module.load_state_dict(state)
-    clip = ClipModel(module, name, config, _tokenizer(config), _constants(ledger, prefix))
-    return clip, _choices(told, chosen, asked)
+    clip = ClipModel(module, name, config, beside.tokenizer or _tokenizer(config), beside.constants)
+    return clip, _choices(told, chosen, asked, beside)
 
 
-def _sizes(state: Mapping[str, Tensor], where: str, prefix: str) -> dict[str, int]:
+def _sizes(state: Mapping[str, Tensor], where: str, names: ClipNames) -> dict[str, int]:
     """Read what shapes tell.
 
     Raises:
@@ -95,7 +165,7 @@ def _sizes(state: Mapping[str, Tensor], where: str, prefix: str) -> dict[str, in
         }
     except KeyError as error:
         raise UsageError(
-            f"{where}: lacks '{prefix}{error.args[0]}' of CLIP.", "Pass the checkpoint of a whole model."
+            f"{where}: lacks '{names.official(error.args[0])}' of CLIP.", "Pass the checkpoint of a whole model."
         ) from error
 
 
@@ -138,15 +208,21 @@ def _tokenizer(config: dict[str, Any]) -> Tokenizer:
     return NoTokenizer(text["vocab_size"], text["context_length"])
 
 
-def _choices(told: Mapping[str, int], chosen: Mapping[str, Any], asked: Mapping[str, Any]) -> list[Choice]:
-    shown = ", ".join(f"{key} {value}" for key, value in told.items())
+def _choices(
+    told: Mapping[str, int], chosen: Mapping[str, Any], asked: Mapping[str, Any], beside: Borrowed
+) -> list[Choice]:
+    borrowed = {key: value for key, value in told.items() if beside.source and key in OF_TEXT}
+    shown = ", ".join(f"{key} {value}" for key, value in told.items() if key not in borrowed)
+    of_text = ", ".join(f"{key} {value}" for key, value in borrowed.items())
     defaults = {
         "heads": "default; code: width / 64",
         "text_heads": "default; code: width / 64",
         "quick_gelu": "default; code: OpenAI's weights",
+        **dict.fromkeys(beside.settings, beside.source),
     }
     rows = [Choice(f"clip.{key}", chosen[key], ASKED if key in asked else defaults[key]) for key in UNTOLD]
-    return [Choice("clip", shown, f"shapes in {FILE}"), *rows]
+    texts = [Choice("clip's text tower", of_text, f"{beside.source}; not in {FILE}")] if borrowed else []
+    return [Choice("clip", shown, f"shapes in {FILE}"), *texts, *rows]
 
 
 def _constants(ledger: Ledger, prefix: str) -> dict[str, Any]:

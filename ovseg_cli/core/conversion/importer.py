@@ -29,6 +29,8 @@ class Asked:
         recipe: The paper's settings for the data set that was named, by method.
         data: Name of that data set.
         other_clip: The CLIP for layouts that may hold none; loads it when it is called.
+        text_clip: The same with its weights, for layouts that may hold the image tower alone.
+        counts: How many classes that data set has, seen ones and all; None where none was named.
     """
 
     settings: dict[str, Any]
@@ -37,6 +39,8 @@ class Asked:
     recipe: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     data: str = ""
     other_clip: Any = None
+    text_clip: Any = None
+    counts: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,9 @@ class Imported:
         host: The method that makes its masks, or None.
         training_classes: How many classes it was trained on, where the file tells.
         joint: Settings of the host that hold only where it makes this method's masks.
+        facts: How it was trained, in the words of the method's training settings, where that is known.
+        has_text: The text tower comes from the checkpoint too.
+        templates: Set of sentences that the code used for the data set; None: the method's own.
     """
 
     method: TrainedMethod
@@ -60,6 +67,9 @@ class Imported:
     host: TrainedMethod | None = None
     training_classes: int | None = None
     joint: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, str] = field(default_factory=dict)
+    has_text: bool = True
+    templates: str | None = None
 
 
 def fill_generator(generator: nn.Module, found: Mapping[str, Tensor], where: str) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from ovseg_cli.core.errors import UsageError
 
-METHODS = ("maft", "freeseg", "zegformer", "zsseg")
+METHODS = ("maft", "freeseg", "zegformer", "zsseg", "zegclip", "tagclip")
 
 _PREDICTOR = "sem_seg_head.predictor."
 _MARKS = {
@@ -12,6 +12,8 @@ _MARKS = {
     "zegformer": (f"{_PREDICTOR}projection_layer.", f"{_PREDICTOR}bg_feature"),
     "freeseg": ("sem_seg_head.interaction.", f"{_PREDICTOR}transformer_cross_attention_layers."),
     "zsseg": (f"{_PREDICTOR}transformer.decoder.",),
+    "zegclip": ("decode_head.decoder_1.",),
+    "tagclip": ("decode_head.relationship_discriptor.", "decode_head.decoder.", "decode_head.disc_token"),
 }
 """By method, in the order of asking: prefixes of which one is enough."""
 

@@ -54,6 +54,13 @@ class Ledger:
         """Write off the tensors whose names begin so."""
         self._take(prefix, "ignored", why)
 
+    def ignore_each(self, names: Sequence[str], shown: str, why: str) -> None:
+        """Write off tensors by their whole names; one line of the account stands for all."""
+        taken = sorted(self._left.intersection(names))
+        self._left.difference_update(taken)
+        if taken:
+            self.rows.append(Row(shown, len(taken), "ignored", why))
+
     def _take(self, prefix: str, action: str, note: str) -> list[str]:
         names = sorted(key for key in self._left if key.startswith(prefix))
         self._left.difference_update(names)

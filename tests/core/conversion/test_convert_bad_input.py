@@ -82,7 +82,7 @@ def test_files_without_weights_by_name(refused):
 def test_weights_of_something_else(refused):
     torch.save({"layer1.weight": torch.ones(2), "fc.bias": torch.ones(2)}, "host.pth")
     said = refused()
-    assert "no checkpoint of maft, freeseg, zegformer or zsseg" in said and "fc, layer1" in said
+    assert "no checkpoint of maft, freeseg, zegformer, zsseg, zegclip or tagclip" in said and "fc, layer1" in said
 
 
 def test_a_checkpoint_of_another_method(refused, state):
@@ -215,7 +215,7 @@ def test_what_is_there_already_is_kept(refused, state, tmp_path, what):
 def test_a_full_disk_leaves_nothing_behind(refused, state, tmp_path, monkeypatch):
     import errno
 
-    from ovseg_cli.core.conversion import session
+    from ovseg_cli.core.conversion import run_folder
 
     def full(path, data):
         from ovseg_cli.core.files import explain_os_error
@@ -223,7 +223,7 @@ def test_a_full_disk_leaves_nothing_behind(refused, state, tmp_path, monkeypatch
         raise explain_os_error(OSError(errno.ENOSPC, "No space left on device"), path)
 
     torch.save(state, "host.pth")
-    monkeypatch.setattr(session, "write_bytes", full)
+    monkeypatch.setattr(run_folder, "write_bytes", full)
     for arguments in ([], ["--out", "run"]):
         assert "disk is full" in refused(*arguments, code=4)
         assert sorted(path.name for path in tmp_path.iterdir()) in (["host.pth"], ["host.pth", "runs"])
