@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from ovseg_cli.core import registry
 from ovseg_cli.core.data.spec import CANONICAL, Spec, no_class
 from ovseg_cli.core.data.spec_encodings import Problem, encoding_problems
+from ovseg_cli.core.data.spec_models import BY_SETTING
 from ovseg_cli.core.errors import unknown_name
 
 NO_SPLIT = "none"
@@ -177,3 +178,16 @@ def _settings(spec: Spec) -> Iterator[Problem]:
     for name in spec.preset.methods:
         if name not in registry.METHODS:
             yield Problem.of(f"preset.methods.{name}", unknown_name("method", name, registry.METHODS))
+        yield from _by_setting(f"preset.methods.{name}.{BY_SETTING}", spec.preset.methods[name].get(BY_SETTING, {}))
+
+
+def _by_setting(key: str, tables: object) -> Iterator[Problem]:
+    """A table of tables, none of which chooses the setting that it is chosen by."""
+    if not isinstance(tables, dict):
+        yield Problem(key, f"'{BY_SETTING}' is a table for each setting.", f"Write [{key}.SETTING].")
+        return
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            yield Problem(f"{key}.{name}", "this is no table of settings.", f"Write [{key}.SETTING].")
+        elif "setting" in table:
+            yield Problem(f"{key}.{name}.setting", "the table is chosen by this very value.", "Remove it.")

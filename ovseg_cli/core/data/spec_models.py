@@ -10,6 +10,9 @@ from pydantic import Field
 from ovseg_cli.core.data.spec_types import Name, Part, Prompt, RawId, Slug
 from ovseg_cli.core.files import digest_of
 
+BY_SETTING = "by_setting"
+"""Table among a method's own settings: what differs between the settings that it can be trained in."""
+
 
 class ClassSpec(Part):
     """One class; its train id is its place in the list.
@@ -114,7 +117,8 @@ class Preset(Part):
         clip: Name of the CLIP; None: the program's default.
         templates: Sentences with one `{}` each.
         resize, side, max_long_side, window, stride: As in `MethodConfig`.
-        methods: Method name → its own settings.
+        methods: Method name → its own settings. A table `by_setting.NAME` in them stands above the rest where the
+            method is trained in that setting.
     """
 
     clip: Name | None = None
@@ -126,7 +130,16 @@ class Preset(Part):
     stride: Annotated[int, Field(ge=0)] | None = None
     methods: dict[Slug, dict[str, Any]] = {}
 
-    def settings(self, method: str) -> dict[str, Any]:
-        """Settings for a method's config: the shared ones that are set, then the method's own."""
-        shared = {k: getattr(self, k) for k in ("resize", "side", "max_long_side", "window", "stride")}
-        return {k: v for k, v in shared.items() if v is not None} | self.methods.get(method, {})
+    @property
+    def shared(self) -> dict[str, Any]:
+        """Settings for all methods alike, those that are set."""
+        of_pictures = {k: getattr(self, k) for k in ("resize", "side", "max_long_side", "window", "stride")}
+        return {k: v for k, v in of_pictures.items() if v is not None}
+
+    def recipe(self, method: str) -> dict[str, Any]:
+        """Return a method's own settings, whatever setting it is trained in."""
+        return {k: v for k, v in self.methods.get(method, {}).items() if k != BY_SETTING}
+
+    def by_setting(self, method: str) -> dict[str, dict[str, Any]]:
+        """Return what a method's own settings are besides, for each setting that it can be trained in."""
+        return dict(self.methods.get(method, {}).get(BY_SETTING, {}))

@@ -4,13 +4,14 @@
 Settings: the method's defaults < the data set's preset (the paper's recipe) < the run's < `--config` < `--set`.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from ovseg_cli.core import registry
-from ovseg_cli.core.errors import DataError, UsageError, nearest
+from ovseg_cli.core.errors import DataError, UsageError, nearest, unknown_name
 from ovseg_cli.core.reporter import Reporter, Silent
 from ovseg_cli.core.runs import CONFIG, HOST, LIVE, WEIGHTS, Run, is_run_path, latest_run, open_run
 
@@ -97,7 +98,7 @@ def choose_model(
     name = run.method if run else model
     _check_name(name, model, known_run=run is not None or to_train)
     chosen_clip, chosen_weights = _choose_clip(run, spec, clip, pretrained)
-    shared, own = _preset_settings(spec, name, run) if recipe else ({}, {})
+    shared, own = _preset_settings(spec, name, run, settings or {}) if recipe else ({}, {})
     merged: dict[str, Any] = {}
     for layer in (shared, own, run.config.get("method", {}) if run else {}, settings or {}):
         merged = merge(merged, layer)
@@ -154,12 +155,26 @@ def _typed_path(folder: Path) -> str:
     return str(folder) if len(folder.parts) > 1 else f"./{folder}"
 
 
-def _preset_settings(spec: "Spec | None", method: str, run: Run | None) -> tuple[dict[str, Any], dict[str, Any]]:
+def _preset_settings(
+    spec: "Spec | None", method: str, run: Run | None, typed: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The data set's settings for all methods and for this one; a run already holds those it was made with."""
     if spec is None or run is not None:
         return {}, {}
-    own = spec.preset.methods.get(method, {})
-    return {k: v for k, v in spec.preset.settings(method).items() if k not in own}, own
+    own = spec.preset.recipe(method)
+    if by_setting := spec.preset.by_setting(method):
+        own = merge(own, by_setting.get(_setting_of(spec.name, method, by_setting, {**own, **typed}), {}))
+    return {k: v for k, v in spec.preset.shared.items() if k not in own}, own
+
+
+def _setting_of(data: str, method: str, known: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """Return the setting that a method is trained in; a recipe for one that it does not have is refused."""
+    field = registry.METHODS[method].load().Training.model_fields.get("setting")
+    choices = [] if field is None else list(get_args(field.annotation))
+    for name in known:
+        if name not in choices:
+            raise unknown_name("setting", name, choices, f"{data}: preset.methods.{method}.by_setting: ")
+    return str(given.get("setting", field.default if field else ""))
 
 
 def with_implied(method_class: "type[Method]", choice: ModelChoice) -> ModelChoice:
@@ -253,7 +268,10 @@ def _settings_error(error: "ValidationError", config_class: "type[BaseModel]", w
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error" and not isinstance(first["input"], str | int | float | bool):
         return UsageError(f"{where}: {f'{key}: ' if key else ''}{message}.")  # settings that do not fit each other
-    return UsageError(f"{where}: setting {key} = {first['input']!r}: {message[0].lower()}{message[1:]}.")
+    what = f"{where}: setting {key} = {first['input']!r}: {message[0].lower()}{message[1:]}."
+    choices = re.findall("'([^']*)'", str(first.get("ctx", {}).get("expected", "")))
+    hit = nearest(str(first["input"]), choices) if first["type"] == "literal_error" else None
+    return UsageError(what, f"Did you mean '{hit}'?" if hit else None)
 
 
 def _names_beside(place: Sequence[str | int], config_class: "type[BaseModel]") -> list[str]:

@@ -136,8 +136,8 @@ def test_variant_replaces_the_names_it_lists(tiny):
 def test_preset_gives_shared_settings_and_those_of_one_method(tiny):
     preset = load_spec(tiny).preset
     assert preset.clip == "toy-clip"
-    assert preset.settings("clip") == {"resize": "square"}
-    assert preset.settings("maskclip") == {"resize": "square", "side": 96}
+    assert preset.shared == {"resize": "square"} and preset.recipe("clip") == {}
+    assert preset.recipe("maskclip") == {"side": 96} and preset.by_setting("maskclip") == {}
 
 
 def test_digest_changes_with_what_changes_labels_only(tiny):

@@ -41,7 +41,7 @@ def test_weights_alone_are_of_the_run_s_architecture_else_of_the_default(tmp_pat
 
 
 def test_settings_are_the_options_over_the_run_s_or_the_preset_s(tmp_path, run):
-    preset = TOY.preset.settings("maskclip")
+    preset = TOY.preset.shared | TOY.preset.recipe("maskclip")
     assert preset and choose_model("maskclip", tmp_path, TOY).settings == preset
     assert choose_model("maskclip", tmp_path, TOY, settings={"side": 1}).settings == {**preset, "side": 1}
     assert choose_model("maskclip", tmp_path, CAMVID).settings == {}
