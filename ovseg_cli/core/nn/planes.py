@@ -28,6 +28,12 @@ class Block(Protocol):
     def values(self, rows: Tensor | None = None) -> Tensor:
         """Return the scores of some text rows (default: all), (y, x, rows) float32."""
 
+    def best(self, rows: Tensor, bias: Tensor) -> Tensor | None:
+        """Return where in `rows` each pixel's best score is, (y, x), after adding a bias of each row, (rows,).
+
+        The first one at ties. None where that is not quicker than to make all `values` and to compare them.
+        """
+
 
 class Plane(Protocol):
     """M scores at every point of an (H, W) raster."""
@@ -71,6 +77,9 @@ class MixedBlock:
         """Return the scores of some text rows (default: all), (y, x, rows) float32."""
         samples = self.samples if rows is None else self.samples.index_select(2, rows)
         return self.x_mix.columns(self.y_mix.rows(samples))
+
+    def best(self, rows: Tensor, bias: Tensor) -> Tensor | None:
+        """Return None: the order of scores is not known before they are made."""
 
 
 @dataclass(frozen=True)
@@ -181,3 +190,10 @@ def finite(values: Tensor) -> Tensor:
             "Check its weights, and run it in float32 if it ran in half precision.",
         )
     return values
+
+
+def argmax(scores: Tensor) -> Tensor:
+    """Arg-max over the last axis, lowest index first; numpy's is several times faster than torch's on the CPU."""
+    if scores.is_cuda:
+        return scores.argmax(-1)
+    return torch.from_numpy(scores.numpy().argmax(-1))

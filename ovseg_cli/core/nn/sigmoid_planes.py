@@ -8,127 +8,52 @@ windows' samples: bilinear weights are not negative and sum to one, and a sigmoi
 Source: mmseg's `slide_inference` with the inference heads of ZegCLIP and TagCLIP.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from ovseg_cli.core.errors import ShapeError
-from ovseg_cli.core.nn.planes import finite, window_grid
-from ovseg_cli.core.nn.resize import BilinearAxis, Mix, Span, WindowAxis
+from ovseg_cli.core.nn.planes import argmax, finite, window_grid
+from ovseg_cli.core.nn.resize import Span
+from ovseg_cli.core.nn.sigmoid_axes import Cut, Piece, SigmoidAxis, sigmoid_axis
 from ovseg_cli.core.types import SigmoidPrediction
 
-
-@dataclass(frozen=True)
-class Piece:
-    """What one window gives to a span.
-
-    Attributes:
-        window: Its number along the axis.
-        inside: Which of the span's canvas positions lie in it, (start, stop).
-        mix: These positions from the window's samples.
-    """
-
-    window: int
-    inside: Span
-    mix: Mix
-
-
-@dataclass(frozen=True)
-class Cut:
-    """How a span of target positions is made along one axis.
-
-    Attributes:
-        pieces: The windows that it needs.
-        places: Number of canvas positions that it needs.
-        share: (places,), one over the windows at each place; None where there is one window everywhere.
-        outer: The span from its canvas positions.
-    """
-
-    pieces: tuple[Piece, ...]
-    places: int
-    share: Tensor | None
-    outer: Mix
-
-    def to(self, device: torch.device) -> "Cut":
-        """Move to a device."""
-        if device.type == "cpu":
-            return self
-        pieces = tuple(Piece(piece.window, piece.inside, piece.mix.to(device)) for piece in self.pieces)
-        share = None if self.share is None else self.share.to(device)
-        return Cut(pieces, self.places, share, self.outer.to(device))
-
-
-class SigmoidAxis(WindowAxis):
-    """Windows on a canvas that is resized; what a window gives is kept apart from the resizing. See `WindowAxis`."""
-
-    def __init__(self, starts: tuple[int, ...], lengths: tuple[int, ...], samples: int, canvas: int, target: int):
-        super().__init__(starts, lengths, samples, canvas, target)
-        self._cuts: dict[Span, Cut] = {}
-
-    def cut(self, span: Span) -> Cut:
-        """Say how a span of target positions is made."""
-        if span not in self._cuts:
-            self._cuts[span] = self._cut(self._canvas.mix(span))
-        return self._cuts[span]
-
-    def _cut(self, outer: Mix) -> Cut:
-        places, pieces = outer.samples, []
-        for i, (start, window) in enumerate(self._windows):
-            inside = ((places >= start) & (places < start + window.target)).nonzero().flatten().tolist()
-            if inside:
-                span = inside[0], inside[-1] + 1
-                pieces.append(Piece(i, span, _mix_at(window, places[slice(*span)] - start)))
-        count = self._count[places]
-        return Cut(tuple(pieces), len(places), 1 / count if bool((count > 1).any()) else None, outer)
-
-
-def _mix_at(axis: BilinearAxis, positions: Tensor) -> Mix:
-    if axis.source == axis.target:
-        return Mix(positions, None)
-    weights = axis.weights(positions)
-    used = weights.any(0).nonzero().flatten()
-    return Mix(used, weights[:, used])
-
-
-@lru_cache(maxsize=64)
-def sigmoid_axis(
-    starts: tuple[int, ...], lengths: tuple[int, ...], samples: int, canvas: int, target: int
-) -> SigmoidAxis:
-    """Return the axis of windows on a canvas; pictures of one size share it."""
-    return SigmoidAxis(starts, lengths, samples, canvas, target)
+_FEW = 8  # groups of rows: with more, single scores are as quick
 
 
 class Weighting:
     """What a text row's score is multiplied with, and what is subtracted before.
 
     Args:
-        penalty: (M,), or None.
-        gate: (M,) of -1, 0, 1, or None.
+        penalty: (M,).
+        gate: (M,) of -1, 0, 1.
     """
 
-    def __init__(self, penalty: Tensor | None, gate: Tensor | None):
-        self.penalty = penalty
-        self.choice = None if gate is None else (gate[None] == gate.new_tensor([[0], [1], [-1]])).float()  # (3, M)
+    def __init__(self, penalty: Tensor, gate: Tensor):
+        self.penalty, self.gate = penalty, gate.float()
+        self._choice = (self.gate == self.gate.new_tensor([[0.0], [1.0], [-1.0]])).float()  # (3, M)
+        self._kind = torch.stack([self.penalty, self.gate]).unique(dim=1, return_inverse=True)[1]
 
-    def penalties(self, rows: Tensor | None) -> Tensor | None:
-        """Return the penalties of some rows, or None where all are 0."""
-        if self.penalty is None:
-            return None
-        penalty = self.penalty if rows is None else self.penalty[rows]
-        return penalty if bool(penalty.any()) else None
+    def apply(self, scores: Tensor, trust: Tensor | None, rows: Tensor) -> Tensor:
+        """Weigh the sigmoids of some rows, (…, rows), in place; trust logits are (…, 1)."""
+        penalty = self.penalty[rows]
+        if bool(penalty.any()):
+            scores -= penalty
+        return scores if trust is None else self._gate(scores, trust, self._choice[:, rows])
 
-    def gates(self, trust: Tensor | None, rows: Tensor | None) -> Tensor | None:
-        """Return the factors of some rows, (…, rows) or (…, 1), from trust logits (…, 1); None where all are 1."""
-        if trust is None or self.choice is None:
-            return None
-        choice = self.choice if rows is None else self.choice[:, rows]
+    def _gate(self, scores: Tensor, trust: Tensor, choice: Tensor) -> Tensor:
         used = choice.any(1).nonzero().flatten().tolist()
         if used == [0]:
-            return None
+            return scores
         factors = torch.cat([torch.ones_like(trust), trust.sigmoid(), trust.neg().sigmoid()], -1)
-        return factors[..., used] if len(used) == 1 else factors @ choice
+        return scores.mul_(factors[..., used] if len(used) == 1 else factors @ choice)
+
+    def groups(self, bias: Tensor, rows: Tensor) -> list[Tensor]:
+        """Return the places in `rows` of rows whose scores rise alike with their logits, a tensor a group."""
+        kinds = torch.stack([self._kind[rows].double(), bias.double()]).unique(dim=1, return_inverse=True)[1]
+        return [(kinds == kind).nonzero().flatten() for kind in range(int(kinds.max()) + 1)]
 
 
 @dataclass(frozen=True)
@@ -147,29 +72,29 @@ class Part:
     y: Piece
     x: Piece
 
+    def ends(self) -> Tensor:
+        """Return the lowest and the highest logit of each row, (2, M)."""
+        flat = self.samples.flatten(0, 1)
+        return torch.stack([flat.amin(0), flat.amax(0)])
+
     def bounds(self, weighting: Weighting) -> tuple[Tensor, Tensor]:
         """Return a lower and an upper bound of each row's scores, two tensors (M,)."""
-        flat = self.samples.flatten(0, 1)
-        ends = torch.stack([flat.amin(0), flat.amax(0)]).sigmoid_()
-        penalty = weighting.penalties(None)
-        if penalty is not None:
-            ends -= penalty
+        rows, ends = torch.arange(self.samples.shape[2], device=self.samples.device), self.ends().sigmoid_()
         if self.trust is None:
-            return ends[0], ends[1]
-        trust = torch.stack([self.trust.amin(), self.trust.amax()])[:, None]
-        factors = weighting.gates(trust, None)
-        products = ends if factors is None else (ends[:, None] * factors).flatten(0, 1)  # scores below 0 turn the ends
+            low, high = weighting.apply(ends, None, rows)
+            return low, high
+        # a product's bounds are among the four of both ends; below 0 the larger factor gives the lower one
+        trust = torch.stack([self.trust.amin(), self.trust.amax()]).repeat_interleave(2)[:, None]
+        products = weighting.apply(ends.repeat(2, 1), trust, rows)
         return products.amin(0), products.amax(0)
 
-    def scores(self, weighting: Weighting, rows: Tensor | None) -> Tensor:
-        """Return the scores of some rows at every canvas position, (y, x, rows)."""
-        samples = self.samples if rows is None else self.samples.index_select(2, rows)
-        scores = self._up(samples).sigmoid()
-        penalty = weighting.penalties(rows)
-        if penalty is not None:
-            scores -= penalty
-        factors = None if self.trust is None else weighting.gates(self._up(self.trust), rows)
-        return scores if factors is None else scores.mul_(factors)
+    def logits(self, rows: Tensor) -> Tensor:
+        """Return the logits of some rows at every canvas position, (y, x, rows)."""
+        return self._up(self.samples.index_select(2, rows))
+
+    def trusts(self) -> Tensor | None:
+        """Return the trust logits at every canvas position, (y, x, 1), or None."""
+        return None if self.trust is None else self._up(self.trust)
 
     def _up(self, samples: Tensor) -> Tensor:
         return self.x.mix.columns(self.y.mix.rows(samples))
@@ -198,20 +123,65 @@ class SigmoidBlock:
 
     def values(self, rows: Tensor | None = None) -> Tensor:
         """Return the scores of some text rows (default: all), (y, x, rows) float32."""
-        return self.x.outer.columns(self.y.outer.rows(self._canvas(rows)))
+        samples = self.parts[0].samples
+        scores = self._canvas(torch.arange(samples.shape[2], device=samples.device) if rows is None else rows)
+        if self.y.taps is not None:
+            scores = self.y.taps.along(0, scores)
+        return scores if self.x.taps is None else self.x.taps.along(1, scores)
 
-    def _canvas(self, rows: Tensor | None) -> Tensor:
+    def _canvas(self, rows: Tensor) -> Tensor:
         if len(self.parts) == 1:
-            return self.parts[0].scores(self.weighting, rows)
-        count = self.parts[0].samples.shape[2] if rows is None else len(rows)
-        total = self.parts[0].samples.new_zeros(self.y.places, self.x.places, count)
+            return self._scores(self.parts[0], rows)
+        total = self.parts[0].samples.new_zeros(self.y.places, self.x.places, len(rows))
         for part in self.parts:
-            total[slice(*part.y.inside), slice(*part.x.inside)] += part.scores(self.weighting, rows)
+            total[slice(*part.y.inside), slice(*part.x.inside)] += self._scores(part, rows)
         if self.y.share is not None:
             total *= self.y.share[:, None, None]
         if self.x.share is not None:
             total *= self.x.share[:, None]
         return total
+
+    def _scores(self, part: Part, rows: Tensor) -> Tensor:
+        return self.weighting.apply(part.logits(rows).sigmoid_(), part.trusts(), rows)
+
+    def best(self, rows: Tensor, bias: Tensor) -> Tensor | None:
+        """Return where in `rows` each pixel's best score is, (y, x), after adding a bias of each row.
+
+        Rows of one penalty, gate and bias form a group: their scores are in the order of their logits wherever windows
+        and canvas positions are not mixed; elsewhere a row that lies below another of its group in all windows is out.
+        """
+        groups = self.weighting.groups(bias, rows)
+        if len(groups) > _FEW:
+            return None
+        groups = list(self._contenders(groups, rows))
+        if len(self.parts) == 1 and self.y.taps is None and self.x.taps is None:
+            return self._best_by_logits(groups, rows, bias)
+        kept = torch.cat(groups).sort().values
+        return kept[argmax(self.values(rows[kept]) + bias[kept])]
+
+    def _contenders(self, groups: list[Tensor], rows: Tensor) -> Iterator[Tensor]:
+        """Leave out of each group the rows that another row of it is above everywhere."""
+        ends = torch.stack([part.ends()[:, rows] for part in self.parts])
+        low, high = ends[:, 0].amin(0), ends[:, 1].amax(0)
+        for group in groups:
+            yield group[high[group] >= low[group].max()]
+
+    def _best_by_logits(self, groups: list[Tensor], rows: Tensor, bias: Tensor) -> Tensor:
+        """Find the best of each group by its logits; only these go through the sigmoid."""
+        part, trust = self.parts[0], self.parts[0].trusts()
+        score, place = torch.tensor(-torch.inf), torch.tensor(len(rows))
+        for group in groups:
+            logits, first = part.logits(rows[group]), group[:1]  # the weighting is that of the whole group
+            top = argmax(logits)
+            own = self.weighting.apply(logits.gather(2, top[..., None]).sigmoid_(), trust, rows[first]) + bias[first]
+            score, place = _better(score, place, own[..., 0], group[top])
+        return place
+
+
+def _better(score: Tensor, place: Tensor, other: Tensor, other_place: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the higher of two scores and its place; at ties the lower place."""
+    wins = (other > score) | ((other == score) & (other_place < place))
+    return torch.where(wins, other, score), torch.where(wins, other_place, place)
 
 
 @dataclass(frozen=True)
@@ -273,12 +243,14 @@ def sigmoid_plane(prediction: SigmoidPrediction, size: tuple[int, int]) -> Sigmo
     y_axis = sigmoid_axis(*zip(*rows, strict=True), height, prediction.canvas[0], size[0])
     x_axis = sigmoid_axis(*zip(*columns, strict=True), width, prediction.canvas[1], size[1])
     device, grid = prediction.logits.device, (len(rows), len(columns))
+    num_rows = prediction.logits.shape[1]
     samples = finite(prediction.logits.detach().permute(0, 2, 3, 1)).contiguous().unflatten(0, grid)
     trust, penalty, gate = prediction.trust, prediction.penalty, prediction.gate
     if trust is not None:
         trust = finite(trust.detach())[..., None].unflatten(0, grid)
     weighting = Weighting(
-        None if penalty is None else finite(penalty.detach().to(device)), None if gate is None else gate.to(device)
+        torch.zeros(num_rows, device=device) if penalty is None else finite(penalty.detach().to(device)),
+        torch.zeros(num_rows, device=device) if gate is None else gate.to(device),
     )
     return SigmoidPlane(samples, trust, weighting, y_axis, x_axis)
 

@@ -29,7 +29,7 @@ def logit(probability):
 
 def test_hand_worked_grid():
     # A 2 x 2 grid becomes 4 x 4 pixels: along an axis the far sample has the weights 0, 1/4, 3/4, 1.
-    # Class 0 (seen) has logit 4 left and -4 right: 4, 2, -2, -4, sigmoids .982, .881, .119, .018, less the penalty of .1
+    # Class 0 (seen) has logit 4 left and -4 right: 4, 2, -2, -4, sigmoids .982, .881, .119, .018; less .1
     # .882, .781, .019, -.082.
     # Class 1 (unseen) has logit 0: .5 everywhere.
     # Trust (being unseen) is -ln 9 above, ln 9 below: ±2.197, ±1.099 between, so that w = .1, .25, .75, .9 by rows.
