@@ -41,9 +41,9 @@ class OvsegGroup(TyperGroup):
         except OvsegError as error:
             _answer("Error", error.message, error.mend, error.exit_code, error)
         except KeyboardInterrupt as error:
-            _answer("Interrupted", "stopped by Ctrl-C; finished work is kept.", _how_to_go_on(ctx), 130, error)
+            _answer("Interrupted", "stopped by Ctrl-C; finished work is kept.", _how_to_go_on(ctx, error), 130, error)
         except Terminated as error:
-            _answer("Terminated", "stopped by SIGTERM; finished work is kept.", _how_to_go_on(ctx), 143, error)
+            _answer("Terminated", "stopped by SIGTERM; finished work is kept.", _how_to_go_on(ctx, error), 143, error)
         except BrokenPipeError:
             _leave_quietly()
         except Exception as error:
@@ -52,8 +52,13 @@ class OvsegGroup(TyperGroup):
             _unexpected(error)
 
 
-def _how_to_go_on(ctx: Any) -> str:
-    """A run of training is begun or gone on with on purpose; all other work continues by itself."""
+def _how_to_go_on(ctx: Any, stop: BaseException) -> str:
+    """A run of training is begun or gone on with on purpose; all other work continues by itself.
+
+    Work that knows better has added a note to what stopped it.
+    """
+    if notes := getattr(stop, "__notes__", ()):
+        return str(notes[-1])
     suffix = " with --resume added" if ctx.invoked_subcommand == "train" else ""
     return f"To go on, type the same command again{suffix}."
 

@@ -16,7 +16,9 @@ def report(
     results: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN…", help="Run folders, result files, or `latest`.", autocompletion=options.complete_model
+            metavar="RUN…",
+            help="Run folders, folders of seeds, result files, or `latest`.",
+            autocompletion=options.complete_model,
         ),
     ],
     format: Annotated[Format, typer.Option("--format", "-f", help="How the tables are written.")] = "rich",

@@ -51,6 +51,12 @@ def train(
         str | None, typer.Option(metavar="HOST:PORT", help="With --nodes: one of them, where they meet.")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed; the same as --set seed=N.")] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Train N seeds, from --seed on, below one folder; score each; print mean and spread."
+        ),
+    ] = None,
     data_root: options.DataRoot = None,
     runs: options.Runs = None,
     dry_run: options.DryRun = False,
@@ -62,6 +68,7 @@ def train(
     [dim]ovseg train maft --data toy[/dim]
     [dim]ovseg train maft --host zegformer --set iterations=200 --seed 1[/dim]
     [dim]ovseg train toy-clip --seed 1 --resume[/dim]
+    [dim]ovseg train freeseg --data toy --seeds 3[/dim]
     """
     from ovseg_cli.commands import console, views
     from ovseg_cli.core import registry
@@ -92,11 +99,48 @@ def train(
         "clip": clip,
         "pretrained": pretrained,
     }
+    if seeds is not None:
+        _train_seeds(method, chosen, settings, seeds, resume, run, gpus, nodes, places, dry_run, json)
+        return
     train_one = _train_clip if method in registry.TRAINERS else _train_method
     if not dry_run and _is_launched(method, gpus, nodes, rdzv):
         return  # the processes that were started have trained and told all
     document = train_one(method, chosen, settings, resume, run, gpus, places, console.TerminalReporter(), dry_run)
     views.show_document(document, json, title=f"plan: train {method}" if dry_run else f"trained {method}")
+
+
+def _train_seeds(
+    method: str,
+    chosen: dict[str, Any],
+    settings: dict[str, Any],
+    count: int,
+    resume: bool,
+    run: Path | None,
+    gpus: int | None,
+    nodes: int,
+    places: Any,
+    dry_run: bool,
+    json: bool,
+) -> None:
+    from ovseg_cli.commands.seeds import train_seeds
+    from ovseg_cli.core.errors import UsageError
+
+    if nodes > 1:
+        mend = f"On several machines train one seed at a time: --seed 0 --nodes {nodes}"
+        raise UsageError(f"--seeds: several seeds are trained on one machine, not on {nodes}.", mend)
+    _refuse_choices(method, chosen)
+    train_seeds(method, chosen, settings, count, resume, run, gpus, places, dry_run, json)
+
+
+def _refuse_choices(method: str, chosen: dict[str, Any]) -> None:
+    """No option stands there without effect: a CLIP is trained on data of its own."""
+    from ovseg_cli.core import registry
+    from ovseg_cli.core.errors import UsageError
+
+    given = [name for name, value in chosen.items() if value is not None]
+    if given and method in registry.TRAINERS:
+        option = given[0].replace("_", "-")
+        raise UsageError(f"--{option}: {method} draws its own data and makes its own weights.", "Leave it out.")
 
 
 def _is_launched(method: str, gpus: int | None, nodes: int, rdzv: str | None) -> bool:
@@ -120,12 +164,9 @@ def _train_clip(
     reporter: Any,
     dry_run: bool,
 ) -> dict[str, Any]:
-    from ovseg_cli.core.errors import UsageError
     from ovseg_cli.core.training import session
 
-    if given := [name for name, value in chosen.items() if value is not None]:
-        option = given[0].replace("_", "-")
-        raise UsageError(f"--{option}: {method} draws its own data and makes its own weights.", "Leave it out.")
+    _refuse_choices(method, chosen)
     request = session.TrainRequest(method, settings, resume, run, gpus)
     return session.plan(request, places) if dry_run else session.train(request, places, reporter)
 

@@ -204,7 +204,7 @@ def show_scores(scored: "Sequence[Scored]", split: "Split", absent: "Rule", as_j
     from ovseg_cli.core.report.tables import View, result_table
 
     if as_json:
-        console.print_json({"schema": 1, "results": [_scored_record(item, split) for item in scored]})
+        console.print_json({"schema": 1, "results": [scored_record(item, split) for item in scored]})
         return
     view = View(rule=absent, split=split)
     show_table(result_table([[item.result] for item in scored], view))
@@ -212,7 +212,8 @@ def show_scores(scored: "Sequence[Scored]", split: "Split", absent: "Rule", as_j
         console.say(f"result: {item.path}")
 
 
-def _scored_record(item: "Scored", split: "Split") -> dict[str, Any]:
+def scored_record(item: "Scored", split: "Split") -> dict[str, Any]:
+    """Return every score of both rules, in percent, and where the result came from."""
     result = item.result
     rules: dict[str, Any] = {}
     both: tuple[Rule, ...] = ("union", "present")

@@ -16,6 +16,7 @@ from ovseg_cli.core.files import explain_os_error, make_folder, write_text
 SCHEMA = 1
 CONFIG = "config.toml"
 FINISHED = "finished"
+SEED = "seed-"  # begins the names of run folders that lie side by side in one and differ in their seed
 WEIGHTS = "model.safetensors"  # what a trained method's `trained_state` returned
 MEASURED = "mask-sensitivity"  # begins the names of measurements that lie among the results, and are none
 HOST = "host"  # folder, inside a run of MAFT, of the run that makes its masks; also the kind of such a run
@@ -173,6 +174,9 @@ def open_run(path: Path) -> Run:
         config = tomllib.loads((path / CONFIG).read_text(encoding="utf-8"))
         schema = config["run"]["schema"]
     except FileNotFoundError as error:
+        if seeds := sorted(path.glob(f"{SEED}*/{CONFIG}")):
+            mend = f"Name one of them: {seeds[0].parent}   All of them together: ovseg report {path} --seeds"
+            raise DataError(f"{path}: this is no run folder, it holds {len(seeds)} runs, one a seed.", mend) from error
         raise DataError(f"{path}: this is not a run folder, {CONFIG} is missing.", "See `ovseg list runs`.") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
         raise DataError(f"{path / CONFIG}: cannot be read ({error}).", "See `ovseg list runs`.") from error

@@ -14,8 +14,9 @@ from ovseg_cli.core.report.compare import difference_table
 from ovseg_cli.core.report.grouping import Group, group_seeds, row_labels
 from ovseg_cli.core.report.tables import View, result_table
 from ovseg_cli.core.reporter import Reporter
-from ovseg_cli.core.runs import Run, find_run
+from ovseg_cli.core.runs import CONFIG, Run, find_run
 from ovseg_cli.core.runtime import Folders
+from ovseg_cli.core.training.seeds import open_seeds
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class NoResult(UsageError):
 
 
 def find_results(name: str, folders: Folders) -> list[Result]:
-    """Read the results that a name means: a result file, a run folder (all of its results), or `latest`.
+    """Read the results that a name means: a result file, a run folder (all of its results), `latest`, or all seeds.
 
     Raises:
         UsageError: There is no such run or file, or the run holds no result.
@@ -101,14 +102,20 @@ def find_results(name: str, folders: Folders) -> list[Result]:
     """
     if name != "latest" and Path(name).is_file():
         return [load_result(Path(name))]
-    run = find_run(name, folders.runs)
-    path = run.path
-    seeds = [Run(folder, {}) for folder in sorted(path.glob("seed-*"))]
-    files = [file for one in (run, *seeds) for file in one.result_files()]
+    runs = _seeds_named(name, folders) or [find_run(name, folders.runs)]
+    files = [file for run in runs for file in run.result_files()]
     if not files:
-        how = f"ovseg eval {path}" if run.kind == "segmentation" else f"ovseg eval maskclip --clip {path}"
-        raise NoResult(f"{path}: this run holds no result yet.", f"Score it: {how}")
+        run, which = runs[0], "this run holds" if len(runs) == 1 else f"its {len(runs)} seeds hold"
+        path = run.path if len(runs) == 1 else run.path.parent
+        how = f"ovseg eval {run.path}" if run.kind == "segmentation" else f"ovseg eval maskclip --clip {run.path}"
+        raise NoResult(f"{path}: {which} no result yet.", f"Score it: {how}")
     return [load_result(file) for file in files]
+
+
+def _seeds_named(name: str, folders: Folders) -> list[Run]:
+    """Open the runs in a folder of seeds (`train --seeds`); none where the name means something else."""
+    path = Path(name) if Path(name).is_dir() else folders.runs / name
+    return [] if (path / CONFIG).is_file() else list(open_seeds(path).values())
 
 
 def _once(results: Sequence[Result]) -> list[Result]:

@@ -61,6 +61,7 @@ def launch_if_needed(
     rdzv: str | None = None,
     argv: Sequence[str] | None = None,
     module: str = "ovseg_cli.app",
+    quiet: bool = False,
 ) -> int | None:
     """Start a process for each GPU asked for, and wait for them.
 
@@ -70,6 +71,7 @@ def launch_if_needed(
         rdzv: HOST:PORT of one of them, where they meet.
         argv: Arguments of the workers; None: those of this process.
         module: What the workers run.
+        quiet: Drop what they print to stdout; messages and progress stay.
 
     Returns:
         None where there is nothing to start: one process is enough, or this is one of several already. 0 when all
@@ -88,7 +90,7 @@ def launch_if_needed(
     if count * nodes == 1:
         return None
     arguments = list(sys.argv[1:] if argv is None else argv)
-    _launch(count, nodes, endpoint, ["-m", module, *arguments])
+    _launch(count, nodes, endpoint, ["-m", module, *arguments], quiet)
     return 0
 
 
@@ -125,18 +127,18 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def _launch(count: int, nodes: int, endpoint: str, command: list[str]) -> None:
+def _launch(count: int, nodes: int, endpoint: str, command: list[str], hushed: bool = False) -> None:
     """Run `python COMMAND` in `count` processes on this machine, and answer for what becomes of them."""
     with tempfile.TemporaryDirectory(prefix="ovseg-") as folder:
         quiet = {"TORCH_CPP_LOG_LEVEL": "ERROR", **_thread_count(count), **os.environ}
         with _environment({**quiet, _FAILURES: folder}):
-            _run_elastic(count, nodes, endpoint, command, Path(folder))
+            _run_elastic(count, nodes, endpoint, command, Path(folder), hushed)
 
 
-def _run_elastic(count: int, nodes: int, endpoint: str, command: list[str], folder: Path) -> None:
+def _run_elastic(count: int, nodes: int, endpoint: str, command: list[str], folder: Path, hushed: bool) -> None:
     from dataclasses import fields
 
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -151,7 +153,7 @@ def _run_elastic(count: int, nodes: int, endpoint: str, command: list[str], fold
         "rdzv_configs": {"is_host": False} if _answers(endpoint) else {},
         "max_restarts": 0,
         "local_addr": _own_address(endpoint),
-        "logs_specs": DefaultLogsSpecs(log_dir=str(folder)),
+        "logs_specs": DefaultLogsSpecs(log_dir=str(folder), redirects=Std.OUT if hushed else Std.NONE),
         "signals_to_handle": "SIGTERM,SIGINT",
         "shutdown_timeout": int(os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", SHUTDOWN_SECONDS)),
     }

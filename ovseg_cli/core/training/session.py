@@ -26,6 +26,7 @@ class TrainRequest:
         resume: Go on with a run instead of beginning one.
         run: Which run to go on with; None: the newest unfinished one of this trainer that has the settings given.
         gpus: What `--gpus` said.
+        folder: Where a new run lies; None: `TRAINER-DATA-TIME` below the folder of all runs.
     """
 
     trainer: str
@@ -33,6 +34,7 @@ class TrainRequest:
     resume: bool = False
     run: Path | None = None
     gpus: int | None = None
+    folder: Path | None = None
 
 
 def plan(request: TrainRequest, folders: Folders) -> dict[str, Any]:
@@ -110,7 +112,7 @@ def train(request: TrainRequest, folders: Folders, reporter: Reporter) -> dict[s
         reporter.say(f"{len(runtime.devices)} GPUs asked for: {request.trainer} trains on one, {runtime.device}")
     tables = {"method": config.model_dump(mode="json")}
     data = registry.TRAINERS[request.trainer].data
-    run = old or create_run(folders.runs, request.trainer, request.trainer, data, tables, config.seed)
+    run = old or create_run(folders.runs, request.trainer, request.trainer, data, tables, config.seed, request.folder)
     reporter.say(f"run folder: {run.path}")
     begun = old is not None and any((run.path / "checkpoints").glob("*"))
     with folder_lock(run.path, "training"):

@@ -41,10 +41,13 @@ def test_name_is_a_file_a_folder_a_run_s_bare_name_or_latest(place):
     ]  # fmt: skip
 
 
-def test_seeds_in_folders_of_their_own_belong_to_the_run(place):
-    path = make_run(place, 1)
-    random_result(2, created="2").save(path / "seed-1" / "results" / "r.json")
-    assert len(find_results(str(path), place)) == 2
+def test_folder_of_seeds_means_the_results_of_all(place):
+    family = place.runs / "family"
+    family.mkdir(parents=True)
+    for seed in (0, 1):
+        make_run(place, seed + 1).rename(family / f"seed-{seed}")
+    assert [one.seed for one in find_results(str(family), place)] == [one.seed for one in find_results("family", place)]
+    assert len(find_results("family", place)) == 2 and len(find_results(str(family / "seed-1"), place)) == 1
 
 
 def test_what_is_named_twice_is_shown_once(place):

@@ -240,7 +240,7 @@ def test_a_process_is_started_for_each_gpu(monkeypatch, gpus, started):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(processes, "_launch", lambda *arguments: found.append(arguments))
     assert launch_if_needed(gpus, argv=["train", "x"]) == (0 if started else None)
-    expected = [(2, 1, "localhost:0", ["-m", "ovseg_cli.app", "train", "x"])] if started else []
+    expected = [(2, 1, "localhost:0", ["-m", "ovseg_cli.app", "train", "x"], False)] if started else []
     assert found == expected
 
 
@@ -299,6 +299,13 @@ def launched(folder, options, count=2):
     script = str(ROOT / "tests" / "core" / "training" / "parts.py")
     os.environ.update(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
     processes._launch(count, 1, "localhost:0", [script, str(folder), options])
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_what_workers_print_can_be_dropped_but_not_their_messages(capfd, quiet):
+    processes._launch(1, 1, "localhost:0", ["-c", "import sys; print('data'); print('words', file=sys.stderr)"], quiet)
+    told = capfd.readouterr()
+    assert told.out == ("" if quiet else "data\n") and "words" in told.err
 
 
 def test_launcher_names_a_killed_worker(tmp_path):
