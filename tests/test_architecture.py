@@ -18,7 +18,15 @@ ROWS = [
     ["core.training", "core.evaluation"],
     ["core.report"],
     ["core.conversion"],
-    ["core.prediction", "core.catalogue", "core.settings_tables", "core.explanation", "core.diagnosis", "core.demo"],
+    [
+        "core.prediction",
+        "core.catalogue",
+        "core.settings_tables",
+        "core.overhead",
+        "core.explanation",
+        "core.diagnosis",
+        "core.demo",
+    ],
     ["commands"],
     ["app"],
 ]

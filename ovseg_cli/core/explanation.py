@@ -71,8 +71,15 @@ def explain(name: str, places: "Folders") -> Explanation:
 
 def _explain_method(name: str) -> Explanation:
     method = registry.METHODS[name].load()
-    facts = (("paper", method.paper), ("trained", method.trains), ("about", _docstring_of(method)))
-    return Explanation(name, method.title, facts, tuple(method_tables(method)))
+    facts = [("paper", method.paper), ("trained", method.trains)]
+    tables = method_tables(method)
+    from ovseg_cli.core.overhead import MEETING, overhead_table
+
+    if name in MEETING:
+        facts.append(("vocabulary", MEETING[name]))
+        tables.append(overhead_table())
+    facts.append(("about", _docstring_of(method)))
+    return Explanation(name, method.title, tuple(facts), tuple(tables))
 
 
 def _explain_run(name: str) -> Explanation:
