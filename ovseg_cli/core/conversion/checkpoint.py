@@ -51,7 +51,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise UsageError(f"{path}: holds a {type(document).__name__}, no weights by name.", "Pass a checkpoint.")
     wrapper = next((name for name in WRAPPERS if isinstance(document.get(name), dict)), None)
     state = document if wrapper is None else document[wrapper]
-    others = [] if wrapper is None else [str(key) for key in document if key != wrapper]
+    classes = None if wrapper is None else _classes(document.get("meta"))
+    read = {wrapper, "meta"} if classes else {wrapper}
+    others = [] if wrapper is None else [str(key) for key in document if key not in read]
     others += [str(key) for key, value in state.items() if not isinstance(value, Tensor)]
     tensors: dict[str, Tensor] = {}
     for key, value in state.items():
@@ -62,7 +64,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
             tensors[name] = value.float() if value.is_floating_point() else value
     if not tensors:
         raise UsageError(f"{path}: holds no tensors by name.", "Pass a checkpoint of a whole model.")
-    classes = None if wrapper is None else _classes(document.get("meta"))
     return Checkpoint(path, tensors, tuple(others), sha256_file(path), classes)
 
 

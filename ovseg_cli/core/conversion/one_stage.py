@@ -36,7 +36,7 @@ from ovseg_cli.core.nn.resnet_config import count_parts
 
 NO_EFFECT = "no gradient, no effect: inherited and never called, or behind the last layer's masks"
 BLOCKS = f"{BACKBONE}transformer.resblocks."
-SINGLE_SENTENCE = ("voc-20", "voc-21")
+ONE_SENTENCE = dict.fromkeys(("voc-20", "voc-21"), ("a photo of a {}",))
 """Data sets whose text features the codes made with one sentence; all others with 15."""
 
 
@@ -81,7 +81,7 @@ def _import(method_class: Any, ledger: Ledger, asked: Asked) -> Imported:
         training_classes=classes,
         facts=facts,
         has_text=has_text,
-        templates="single" if asked.data.partition(":")[0] in SINGLE_SENTENCE else None,
+        templates=ONE_SENTENCE.get(asked.data.partition(":")[0]),
     )
 
 
@@ -103,6 +103,11 @@ def _sizes(ledger: Ledger, method: str) -> dict[str, Any]:
             raise UsageError(f"{where}: '{name}' is {tuple(value.shape)}, not {form}.", "Check --method.")
     deep = state.get(f"{BACKBONE}deep_prompt_embeddings")
     depth = 0 if deep is None else len(deep)
+    if depth >= blocks:
+        raise UsageError(
+            f"{where}: holds deep prompts for {depth} blocks, its image tower has {blocks - 1} after the first.",
+            "Check that the file is whole and of the published code.",
+        )
     told: dict[str, Any] = {
         "prompts": int(prompts.shape[1]),
         "prompt_depth": -1 if depth == blocks - 1 else depth,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ovseg_cli.core.clip.model import ClipModel, load_clip
-from ovseg_cli.core.clip.prompts import resolve_templates, template_set
+from ovseg_cli.core.clip.prompts import resolve_templates
 from ovseg_cli.core.conversion.checkpoint import Checkpoint, read_checkpoint
 from ovseg_cli.core.conversion.choices import take_table
 from ovseg_cli.core.conversion.class_check import check_classes, check_text_features
@@ -74,7 +74,7 @@ def convert(request: ConvertRequest, folders: Folders, reporter: Reporter) -> Co
     if imported.has_clip and imported.has_text and (request.clip or request.pretrained):
         raise UsageError(f"--clip: {where} holds its own CLIP.", "Leave --clip and --pretrained out.")
     _check_training_classes(imported, data, where)
-    own = template_set(imported.templates) if imported.templates else default_templates(type(imported.method))
+    own = imported.templates or default_templates(type(imported.method))
     checks = _check_order(request, checkpoint, data, imported, templates or own)
     source = "default; code" if templates is None else "--config / --set"
     for note in checkpoint.beside:

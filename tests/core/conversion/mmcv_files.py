@@ -13,7 +13,6 @@ from ovseg_cli.core.clip.towers import build_module
 
 METHODS = ("zegclip", "tagclip")
 TENSORS = {"zegclip": "common_and_zegclip", "tagclip": "tagclip"}
-NAMES = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen")
 
 
 class RecordedOneStage:
@@ -29,7 +28,7 @@ class RecordedOneStage:
         self.text = self.io["text.fp16"].float()
         self.seen = torch.zeros(len(self.text), dtype=torch.bool)
         self.seen[self.config["base_class"]] = True
-        self.names = NAMES[: len(self.text)]
+        self.names = tuple(f"class {i}" for i in range(len(self.text)))
 
     def state(self, method: str) -> dict[str, torch.Tensor]:
         return {**self.clip, **self.heads[method]}

@@ -1,4 +1,4 @@
-"""`ovseg convert` on the recorded weights of ZegCLIP and TagCLIP (parity/tagclip): the runs give the official scores."""
+"""`ovseg convert` on the recorded ZegCLIP and TagCLIP (parity/tagclip): the runs give the official scores."""
 
 import json
 
