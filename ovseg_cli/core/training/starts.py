@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ovseg_cli.core.errors import UsageError
+from ovseg_cli.core.errors import DataError, UsageError
 from ovseg_cli.core.methods.build import FIRST_STEP, ModelChoice, choose_model, read_weights
 from ovseg_cli.core.runs import WEIGHTS, Run, open_run
 
@@ -73,8 +73,13 @@ def load_start(method: "TrainedMethod", init: str, run: Run | None = None) -> No
     """
     inner = None if run is None else run.path / FIRST_STEP
     folder = Path(init) if init else inner
-    if folder is not None and folder.is_dir():
-        method.load_trained_state(read_weights(open_run(folder)), str(folder / WEIGHTS))
+    if folder is None or not folder.is_dir():
+        return
+    weights = read_weights(open_run(folder))
+    try:
+        method.load_trained_state(weights, str(folder / WEIGHTS))
+    except DataError as error:
+        raise DataError(error.message, f"Use the settings that it was trained with: ovseg show {folder}") from error
 
 
 def caveats_of(method_class: Any, tables: Mapping[str, Any]) -> list[str]:
