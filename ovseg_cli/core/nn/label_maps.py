@@ -20,6 +20,7 @@ from ovseg_cli.core.nn.sigmoid_planes import sigmoid_plane
 from ovseg_cli.core.types import Prediction, Readout, SigmoidPrediction
 
 _BLOCK = 64  # pixels; on the CPU a block's scores stay in the cache
+_FEW_ROWS = 40  # up to here a block of twice the side stays in the cache
 _STRIP_SCORES = 1 << 24  # scores of a full-width strip on a GPU (64 MiB)
 _ROUNDING = 1e-4  # of the largest score: more than any sum here can be off in float32
 _NEGLIGIBLE = 1e-9  # share of a softmax that float32 does not see
@@ -179,7 +180,7 @@ def _plain_float32(device: torch.device) -> Iterator[None]:
 
 def _blocks(plane: Plane, device: torch.device) -> Iterator[tuple[Span, Span]]:
     height, width = plane.size
-    tall, wide = _BLOCK, _BLOCK
+    tall = wide = _BLOCK if plane.num_rows > _FEW_ROWS else 2 * _BLOCK
     if device.type == "cuda":
         tall, wide = max(1, _STRIP_SCORES // (width * plane.num_rows)), width
     for top in range(0, height, tall):

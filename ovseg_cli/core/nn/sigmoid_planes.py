@@ -50,10 +50,15 @@ class Weighting:
         factors = torch.cat([torch.ones_like(trust), trust.sigmoid(), trust.neg().sigmoid()], -1)
         return scores.mul_(factors[..., used] if len(used) == 1 else factors @ choice)
 
-    def groups(self, bias: Tensor, rows: Tensor) -> list[Tensor]:
+    def groups(self, rows: Tensor, bias: Tensor) -> list[Tensor]:
         """Return the places in `rows` of rows whose scores rise alike with their logits, a tensor a group."""
-        kinds = torch.stack([self._kind[rows].double(), bias.double()]).unique(dim=1, return_inverse=True)[1]
-        return [(kinds == kind).nonzero().flatten() for kind in range(int(kinds.max()) + 1)]
+        kinds = self._kind[rows]
+        if bool((bias != bias[0]).any()):
+            pairs = list(zip(kinds.tolist(), bias.tolist(), strict=True))
+            number = {pair: i for i, pair in enumerate(dict.fromkeys(pairs))}
+            kinds = torch.tensor([number[pair] for pair in pairs])
+        places = ((kinds == kind).nonzero().flatten() for kind in range(int(kinds.max()) + 1))
+        return [group for group in places if len(group)]
 
 
 @dataclass(frozen=True)
@@ -150,7 +155,7 @@ class SigmoidBlock:
         Rows of one penalty, gate and bias form a group: their scores are in the order of their logits wherever windows
         and canvas positions are not mixed; elsewhere a row that lies below another of its group in all windows is out.
         """
-        groups = self.weighting.groups(bias, rows)
+        groups = self.weighting.groups(rows, bias)
         if len(groups) > _FEW:
             return None
         groups = list(self._contenders(groups, rows))

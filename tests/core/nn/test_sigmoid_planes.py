@@ -12,6 +12,7 @@ from ovseg_cli.core.errors import OvsegError, ShapeError
 from ovseg_cli.core.nn.label_maps import full_scores, label_map, label_maps
 from ovseg_cli.core.types import Readout, SigmoidPrediction
 from tests.core.nn.straight_sigmoid import straight_labels, straight_scores
+from tests.core.nn.test_label_maps import LargestTensor
 
 CLEAR = 1e-5  # the two best scores differ by more: no rounding can turn them round
 
@@ -238,3 +239,33 @@ def test_shapes_must_fit(change, message):
     prediction = one_window(torch.zeros(2, 3, 3), (9, 9), trust=torch.zeros(1, 3, 3), gate=torch.ones(2))
     with pytest.raises(ShapeError, match=message):
         label_map(replace(prediction, **change))
+
+
+def tiled(num_rows, size, device="cpu"):
+    """Four overlapping windows on a canvas of 220 x 180, every weighting."""
+    generator = torch.Generator().manual_seed(4)
+    boxes = torch.tensor([[0, 0, 120, 100], [0, 80, 120, 100], [100, 0, 120, 100], [100, 80, 120, 100]])
+    gate = torch.arange(num_rows) % 3 - 1
+    logits, trust = torch.randn(4, num_rows, 12, 10, generator=generator), torch.randn(4, 12, 10, generator=generator)
+    parts = [part.to(device) for part in (0.1 * (gate < 0), trust, gate.to(torch.int8))]
+    return SigmoidPrediction(logits.to(device), boxes, (220, 180), size, *parts)
+
+
+@pytest.mark.parametrize("size", [(220, 180), (400, 300)])
+def test_scores_at_full_size_never_exist(size):
+    readouts = [Readout(), Readout(softmax_scale=0.1, threshold=0.5, background=0)]  # the second leaves no row out
+    with LargestTensor() as largest:
+        label_maps(tiled(200, size), readouts)
+    assert largest.numbers < 200 * size[0] * size[1] / 5
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device; run `pytest -m gpu` where there is one")
+@pytest.mark.parametrize("size", [(220, 180), (400, 300)])
+def test_gpu_gives_the_label_map_of_the_cpu(size):
+    readouts = [Readout(), Readout(seen_penalty=0.1, seen_ids=(2, 5)), Readout(candidates=(1, 2, 3))]
+    on_cpu, on_gpu = label_maps(tiled(30, size), readouts), label_maps(tiled(30, size, "cuda"), readouts)
+    for expected, found in zip(on_cpu, on_gpu, strict=True):
+        assert found.is_cuda and (found.cpu() != expected).float().mean() < 1e-4
+    scores = full_scores(tiled(30, size, "cuda"), size).cpu()
+    torch.testing.assert_close(scores, full_scores(tiled(30, size), size), rtol=1e-5, atol=2e-6)
