@@ -239,6 +239,31 @@ def test_init_of_the_same_first_step_gives_the_same_weights(
     assert config_of(run)["training"]["init"] == str(inductive)
 
 
+def test_a_run_that_did_not_begin_needs_what_it_starts_from(
+    cli: Callable[..., Answer], inductive: Path, place: Path, tmp_path: Path
+) -> None:
+    assert train(cli, "tagclip", "--setting", "transductive", "--init", inductive).code == 0
+    run = only_run(tmp_path)
+    shutil.rmtree(run / "checkpoints")
+    for name in ("finished", "model.safetensors", "metrics.jsonl"):
+        (run / name).unlink()
+    away = shutil.move(inductive, tmp_path / "away")
+    answer = cli("train", "tagclip", "--gpus", "0", "--resume")
+    assert answer.code == 2 and "there is no such run folder" in answer.err, answer.err
+    shutil.move(away, inductive)
+    assert cli("train", "tagclip", "--gpus", "0", "--resume").code == 0
+    assert same(run, only_run(place))
+
+
+def test_unseen_classes_of_the_user_s_own_reach_the_first_step(cli: Callable[..., Answer], tmp_path: Path) -> None:
+    answer = train(cli, "tagclip", "--setting", "transductive", "--unseen", "snow, water")
+    assert answer.code == 0, answer.err
+    run = only_run(tmp_path)
+    for folder in (run, run / "inductive"):
+        assert config_of(folder)["vocabulary"]["training_names"] == ["grass", "sand", "brick"]
+    assert cli("eval", "--split", "unseen", "--force", "--gpus", "0").code == 0
+
+
 def edit(run: Path, change: Callable[[dict], None]) -> None:
     config = config_of(run)
     change(config)

@@ -16,8 +16,6 @@ from ovseg_cli.core.methods.build import (
     ModelChoice,
     check_names,
     choose_model,
-    implied_settings,
-    merge,
     split_settings,
     with_implied,
 )
@@ -27,7 +25,7 @@ from ovseg_cli.core.runs import HOST, LIVE, Run
 from ovseg_cli.core.runtime import Folders
 from ovseg_cli.core.training.masks_for_training import cache_of
 from ovseg_cli.core.training.resuming import Wanted, check_unchanged, run_to_resume
-from ovseg_cli.core.training.starts import check_init
+from ovseg_cli.core.training.starts import check_init, with_first_step
 from ovseg_cli.core.training.train_classes import TrainClasses
 
 if TYPE_CHECKING:
@@ -160,7 +158,7 @@ def resolve_training(request: MethodRequest, folders: Folders, reporter: Reporte
     config, training = split_settings(entry.load(), model.settings, request.method, model.optional)
     assert training is not None, "a trained method has settings of its training"
     if run is None:
-        steps = _with_first_step(entry.load(), training, settings, steps)
+        steps = with_first_step(entry.load(), training, settings, steps)
     plan = MethodPlan(request, data, model, config, training, steps, run)
     _require_unseen(plan)
     if plan.init and run is None:
@@ -177,25 +175,6 @@ def _require_unseen(plan: MethodPlan) -> None:
             f"{plan.data.label} has no unseen class: there is nothing that {plan.model.method} could label by itself."
         )
         raise UsageError(what, 'Choose a class split: --data NAME:CLASS_SPLIT, or --unseen "a, b".')
-
-
-def _with_first_step(
-    method_class: Any, training: "TrainingConfig", settings: dict[str, Any], steps: dict[str, dict[str, Any]]
-) -> dict[str, dict[str, Any]]:
-    """Settle the settings of the step that the training starts from.
-
-    What was typed holds for it too, but what it asks for itself and what was typed for it alone ("inductive.KEY") stand
-    above; what follows from the setting of the training is the training's own.
-    """
-    first = method_class.first_step(training)
-    if first is None:
-        if typed := steps.get(FIRST_STEP):
-            what = f"{FIRST_STEP}.{min(typed)}: no other step comes before this training of {method_class.name}."
-            raise UsageError(what, "Leave it out.")
-        return steps
-    own = {*implied_settings(method_class, {**settings, **training.model_dump()}), "init", "seed"}
-    shared = {key: value for key, value in settings.items() if key not in own}
-    return {**steps, FIRST_STEP: merge(merge(shared, first), steps.get(FIRST_STEP, {}))}
 
 
 def names_of_classes(plan: MethodPlan) -> tuple[str, ...]:

@@ -5,14 +5,44 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ovseg_cli.core.errors import DataError, UsageError
-from ovseg_cli.core.methods.build import FIRST_STEP, ModelChoice, choose_model, read_weights
+from ovseg_cli.core.methods.build import (
+    FIRST_STEP,
+    ModelChoice,
+    choose_model,
+    implied_settings,
+    merge,
+    read_weights,
+)
 from ovseg_cli.core.runs import WEIGHTS, Run, open_run
 
 if TYPE_CHECKING:
     from ovseg_cli.core.methods.trained import TrainedMethod
+    from ovseg_cli.core.methods.training_config import TrainingConfig
 
 START = "start"
 """Table in the config of a run: what must be said of the weights that it started from."""
+
+
+def with_first_step(
+    method_class: Any, training: "TrainingConfig", settings: dict[str, Any], steps: dict[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Settle the settings of the step that the training starts from.
+
+    What was typed holds for it too, but what it asks for itself and what was typed for it alone ("inductive.KEY") stand
+    above; what follows from the setting of the training is the training's own.
+
+    Raises:
+        UsageError: Settings are given for such a step, and there is none.
+    """
+    first = method_class.first_step(training)
+    if first is None:
+        if typed := steps.get(FIRST_STEP):
+            what = f"{FIRST_STEP}.{min(typed)}: no other step comes before this training of {method_class.name}."
+            raise UsageError(what, "Leave it out.")
+        return steps
+    own = {*implied_settings(method_class, {**settings, **training.model_dump()}), "init", "seed"}
+    shared = {key: value for key, value in settings.items() if key not in own}
+    return {**steps, FIRST_STEP: merge(merge(shared, first), steps.get(FIRST_STEP, {}))}
 
 
 def check_init(
@@ -69,11 +99,12 @@ def load_start(method: "TrainedMethod", init: str, run: Run | None = None) -> No
         run: The run that is trained; its own first step lies in it. None where there is none yet.
 
     Raises:
+        UsageError: The run that was named is not there any more.
         DataError: The weights are missing, broken, or do not fit the settings.
     """
-    inner = None if run is None else run.path / FIRST_STEP
+    inner = run.path / FIRST_STEP if run is not None and (run.path / FIRST_STEP).is_dir() else None
     folder = Path(init) if init else inner
-    if folder is None or not folder.is_dir():
+    if folder is None:
         return
     weights = read_weights(open_run(folder))
     try:
