@@ -26,6 +26,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     patch.setenv("OVSEG_CACHE", "cache")
     patch.setattr(plan, "QUICK_IMAGES", 12)
     patch.setattr(plan, "QUICK_MAFT", SHORTEST)
+    patch.setattr(plan, "QUICK_ONE_STAGE", {"iterations": 1})
     answer = run_command("demo", "--quick", "--gpus", "0", "--json")
     assert answer.code == 0, answer.err
     place = Path.cwd()
@@ -124,6 +125,7 @@ def test_full_demo_trains_each_seed_once(tmp_path: Path, monkeypatch: pytest.Mon
     short = {"iterations": 2, "batch_size": 4, "warmup": 1, "workers": 0, "figure_scenes": 2}
     monkeypatch.setattr(plan, "TRAINING", short)
     monkeypatch.setattr(plan, "QUICK_MAFT", SHORTEST)
+    monkeypatch.setattr(plan, "QUICK_ONE_STAGE", {"iterations": 1})
     request = plan.DemoRequest(tmp_path / "demo", quick=True, full_seeds=2, words="lava, snow", gpus=0)
     table = run.run_demo(request, Silent()).tables[0].records()
     assert [row["seeds"] for row in table] == ["0 1"] * len(plan.rows_of(request))
@@ -144,8 +146,9 @@ def test_pictures_show_what_was_scored(outcome: tuple[Path, dict], monkeypatch: 
     place, document = outcome
     monkeypatch.chdir(place)
     monkeypatch.setattr(plan, "QUICK_MAFT", SHORTEST)
+    monkeypatch.setattr(plan, "QUICK_ONE_STAGE", {"iterations": 1})
     request = plan.DemoRequest(Path("ovseg-demo"), quick=True, gpus=0)
-    (tuned,) = training.tuned_runs(["toy-clip"], request, Silent())
+    (tuned,) = training.trained_runs(["toy-clip"], request, Silent())
     for row, scored in zip(plan.rows_of(request), document["tables"][0]["rows"], strict=True):
         result = load_result(open_run(place / scored["run"]).result_files()[0])
         choice = parse_data(plan.DATA)

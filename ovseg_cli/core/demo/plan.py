@@ -18,7 +18,9 @@ TRAINING: dict[str, Any] = {}  # settings of the toy CLIPs beside their seed: no
 HOSTS = ("freeseg", "zegformer", "zsseg")
 MAFT: dict[str, Any] = {}  # settings of MAFT and its host step: none, the toy world's recipe
 QUICK_MAFT: dict[str, Any] = {"host": {"iterations": 30}, "iterations": 15}
+QUICK_ONE_STAGE: dict[str, Any] = {"iterations": 15}
 """Under `--quick`: enough to see that everything runs, not enough to learn."""
+ONE_STAGE = ("zegclip", "tagclip")
 
 Part = Literal["host", "frozen", "tuned"]
 
@@ -32,6 +34,7 @@ class Row:
         method: Its method.
         settings: What differs from the method's defaults on the toy world.
         host: Host whose masks are named; None where a method needs none.
+        trained: Name of the training that it comes from (`Job.name`); None for what needs none.
         part: Which of the models that come with a host: the host itself, frozen CLIP on its masks, or MAFT on them.
         drawn: Whether the comparison picture has a column for it.
     """
@@ -40,6 +43,7 @@ class Row:
     method: str
     settings: dict[str, Any] = field(default_factory=dict)
     host: str | None = None
+    trained: str | None = None
     part: Part | None = None
     drawn: bool = True
 
@@ -48,9 +52,9 @@ def host_rows(host: str) -> tuple[Row, ...]:
     """A host, frozen CLIP on its masks, and MAFT on the same masks."""
     title, drawn = METHODS[host].title, host == HOSTS[0]
     return (
-        Row(title, host, host=host, part="host", drawn=drawn),
-        Row(f"IP-CLIP (frozen) on {title}", "ipclip", host=host, part="frozen", drawn=drawn),
-        Row(f"MAFT on {title}", "maft", host=host, part="tuned", drawn=drawn),
+        Row(title, host, host=host, trained=host, part="host", drawn=drawn),
+        Row(f"IP-CLIP (frozen) on {title}", "ipclip", host=host, trained=host, part="frozen", drawn=drawn),
+        Row(f"MAFT on {title}", "maft", host=host, trained=host, part="tuned", drawn=drawn),
     )
 
 
@@ -61,9 +65,12 @@ DENSE_ROWS = (
 )
 
 
+ONE_STAGE_ROWS = tuple(Row(METHODS[name].title, name, trained=name) for name in ONE_STAGE)
+
+
 def rows_of(request: "DemoRequest") -> tuple[Row, ...]:
-    """All rows of a demo: dense ones, then those of its hosts."""
-    return (*DENSE_ROWS, *(row for host in request.hosts for row in host_rows(host)))
+    """All rows of a demo: dense ones, those of its hosts, one-stage methods."""
+    return (*DENSE_ROWS, *(row for host in request.hosts for row in host_rows(host)), *ONE_STAGE_ROWS)
 
 
 @dataclass(frozen=True)
@@ -95,19 +102,47 @@ class DemoRequest:
         return Folders(self.out / "datasets", self.out / "runs")
 
 
+@dataclass(frozen=True)
+class Job:
+    """One training of the demo.
+
+    Attributes:
+        name: The host of MAFT, or the method.
+        method: What is trained.
+        settings: What differs from the toy world's recipe.
+    """
+
+    name: str
+    method: str
+    settings: dict[str, Any]
+
+    @property
+    def host(self) -> str | None:
+        """The host of MAFT; other methods have none."""
+        return self.name if self.method == "maft" else None
+
+
+def jobs_of(request: DemoRequest) -> tuple[Job, ...]:
+    """All trainings of a demo for one CLIP."""
+    tuned = QUICK_MAFT if request.quick else MAFT
+    one_stage = QUICK_ONE_STAGE if request.quick else {}
+    hosts = (Job(host, "maft", tuned) for host in request.hosts)
+    return (*hosts, *(Job(name, name, one_stage) for name in ONE_STAGE))
+
+
 def eval_request(row: Row, clip: str, seed: int, tuned: Mapping[str, Path], request: DemoRequest) -> EvalRequest:
     """How a row is scored.
 
     Args:
         row: The row.
-        clip: Its CLIP; a run of MAFT and its host bring theirs.
+        clip: Its CLIP; runs bring theirs.
         seed: Seed of the CLIP and of what was trained with it.
-        tuned: Host → finished run of MAFT on its masks.
+        tuned: Name of a training → its finished run.
         request: What was asked of the demo.
     """
     model, settings, own_clip = row.method, dict(row.settings), False
-    if row.host is not None:
-        run = tuned[row.host]
+    if row.trained is not None:
+        run = tuned[row.trained]
         if row.part == "frozen":
             settings["proposals"] = str(run / HOST)
         else:

@@ -20,8 +20,18 @@ from ovseg_cli.core.demo.pictures import (
     sensitivity_picture,
     word_pictures,
 )
-from ovseg_cli.core.demo.plan import DATA, DENSE_ROWS, DemoRequest, Row, eval_request, host_rows, rows_of
-from ovseg_cli.core.demo.training import trained_clip, tuned_runs
+from ovseg_cli.core.demo.plan import (
+    DATA,
+    DENSE_ROWS,
+    ONE_STAGE,
+    ONE_STAGE_ROWS,
+    DemoRequest,
+    Row,
+    eval_request,
+    host_rows,
+    rows_of,
+)
+from ovseg_cli.core.demo.training import trained_clip, trained_runs
 from ovseg_cli.core.evaluation.request import resolve
 from ovseg_cli.core.evaluation.results import Result
 from ovseg_cli.core.evaluation.session import find_scored, score
@@ -75,9 +85,10 @@ def run_demo(request: DemoRequest, reporter: Reporter) -> DemoOutcome:
         reporter.say(f"2/{steps} train: {request.full_seeds} toy CLIPs, {estimate(request.full_seeds)}")
         clips = [str(trained_clip(seed, request, reporter)) for seed in range(request.full_seeds)]
     reporter.say(
-        f"{steps - 2}/{steps} train: {', '.join(request.hosts)} on seen classes (step 1), MAFT on their masks (step 2)"
+        f"{steps - 2}/{steps} train: {', '.join(request.hosts)} on seen classes (step 1), MAFT on their masks "
+        f"(step 2), {', '.join(ONE_STAGE)}"
     )
-    tuned = tuned_runs(clips, request, reporter)
+    tuned = trained_runs(clips, request, reporter)
     rows = rows_of(request)
     reporter.say(f"{steps - 1}/{steps} score: {len(rows)} rows on {DATA}")
     groups = [_scored(row, clips, tuned, request, reporter) for row in rows]
@@ -114,11 +125,11 @@ def _scored(
 
 
 def _tables(rows: Sequence[Row], groups: Sequence[Group], request: DemoRequest) -> list[Table]:
-    """All rows; then dense rows against CLIP, and on each host's masks the others against frozen CLIP."""
+    """All rows; then each family against its base: CLIP, frozen CLIP on a host's masks, ZegCLIP."""
     view = View()
     title = "Toy world, unseen classes by combination" + (" (mean of seeds)" if len(groups[0]) > 1 else "")
     tables = [result_table(groups, view, title, [row.caption for row in rows])]
-    for family in (DENSE_ROWS, *(host_rows(host) for host in request.hosts)):
+    for family in (DENSE_ROWS, *(host_rows(host) for host in request.hosts), ONE_STAGE_ROWS):
         pairs = [(row, group) for row, group in zip(rows, groups, strict=True) if row in family]
         base = next((pair for pair in pairs if pair[0].part == "frozen"), pairs[0])
         others = [pair for pair in pairs if pair is not base]

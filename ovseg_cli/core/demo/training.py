@@ -1,4 +1,4 @@
-"""What the demo trains: toy CLIPs, and MAFT with its hosts. What is finished is used again, what is not goes on."""
+"""What the demo trains. What is finished is used again, what is not goes on."""
 
 import os
 import shlex
@@ -7,14 +7,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
 
 import tomli_w
 
 import ovseg_cli
 from ovseg_cli.core.clip.model import RUN_FILE
 from ovseg_cli.core.demo import plan
-from ovseg_cli.core.demo.plan import DATA, DemoRequest
+from ovseg_cli.core.demo.plan import DATA, DemoRequest, Job
 from ovseg_cli.core.errors import OvsegError
 from ovseg_cli.core.files import write_text
 from ovseg_cli.core.reporter import Reporter
@@ -40,50 +39,45 @@ def trained_clip(seed: int, request: DemoRequest, reporter: Reporter) -> Path:
     return Path(train(asked, request.folders, reporter)["run"])
 
 
-def settings_of(request: DemoRequest) -> dict[str, Any]:
-    """Settings of MAFT and its host step that differ from the toy world's recipe."""
-    return plan.QUICK_MAFT if request.quick else plan.MAFT
-
-
-def tuned_runs(clips: Sequence[str], request: DemoRequest, reporter: Reporter) -> list[dict[str, Path]]:
-    """Train MAFT on each host, for each CLIP; several at a time where there are several cores.
+def trained_runs(clips: Sequence[str], request: DemoRequest, reporter: Reporter) -> list[dict[str, Path]]:
+    """Train all that the demo's rows come from, for each CLIP; several at a time where there are several cores.
 
     Returns:
-        For each CLIP: host → finished run.
+        For each CLIP: name of the training → finished run.
     """
-    wanted = [(seed, host) for seed in range(len(clips)) for host in request.hosts]
+    wanted = [(seed, job) for seed in range(len(clips)) for job in plan.jobs_of(request)]
     missing = [pair for pair in wanted if _finished(*pair, clips, request) is None]
     if missing:
-        for _ in reporter.track(_train_all(missing, clips, request), "training MAFT and its hosts", len(missing)):
+        for _ in reporter.track(_train_all(missing, clips, request), "training", len(missing)):
             pass
     found: list[dict[str, Path]] = [{} for _ in clips]
-    for seed, host in wanted:
-        run = _finished(seed, host, clips, request)
+    for seed, job in wanted:
+        run = _finished(seed, job, clips, request)
         assert run is not None, "a training that ends without an error leaves a finished run"
-        found[seed][host] = run.path
+        found[seed][job.name] = run.path
     return found
 
 
-def _finished(seed: int, host: str, clips: Sequence[str], request: DemoRequest) -> Run | None:
-    return next((run for run in _runs(seed, host, clips, request) if run.is_finished), None)
+def _finished(seed: int, job: Job, clips: Sequence[str], request: DemoRequest) -> Run | None:
+    return next((run for run in _runs(seed, job, clips, request) if run.is_finished), None)
 
 
-def _runs(seed: int, host: str, clips: Sequence[str], request: DemoRequest) -> Iterator[Run]:
-    """Runs of MAFT with the very settings of the demo."""
-    settings = settings_of(request)
+def _runs(seed: int, job: Job, clips: Sequence[str], request: DemoRequest) -> Iterator[Run]:
+    """Runs of a training with the very settings of the demo."""
     for run in list_runs(request.folders.runs):
-        if run.method != "maft" or run.kind != "segmentation":
+        if run.method != job.method or run.kind != "segmentation":
             continue
         of_run = {**run.config["method"], **run.config.get("training", {})}
-        same = of_run.get("host") == host and of_run.get("seed") == seed and run.config["clip"]["name"] == clips[seed]
-        same = same and all(of_run.get(key) == value for key, value in settings.items() if key != HOST)
-        if same and run.config.get(HOST, {}) == settings.get(HOST, {}):
+        same = of_run.get("seed") == seed and run.config["clip"]["name"] == clips[seed]
+        same = same and (job.host is None or of_run.get("host") == job.host)
+        same = same and all(of_run.get(key) == value for key, value in job.settings.items() if key != HOST)
+        if same and run.config.get(HOST, {}) == job.settings.get(HOST, {}):
             yield run
 
 
 def _train_all(
-    missing: Sequence[tuple[int, str]], clips: Sequence[str], request: DemoRequest
-) -> Iterator[tuple[int, str]]:
+    missing: Sequence[tuple[int, Job]], clips: Sequence[str], request: DemoRequest
+) -> Iterator[tuple[int, Job]]:
     """Train in processes of their own, one thread each: small networks gain nothing from more."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     running: list[subprocess.Popen[str]] = []
@@ -101,28 +95,30 @@ def _train_all(
 
 
 def _train_one(
-    seed: int, host: str, clips: Sequence[str], request: DemoRequest, running: list[subprocess.Popen[str]]
+    seed: int, job: Job, clips: Sequence[str], request: DemoRequest, running: list[subprocess.Popen[str]]
 ) -> None:
-    begun = next(_runs(seed, host, clips, request), None)
-    words = ["train", "maft", *_places(request)]
+    begun = next(_runs(seed, job, clips, request), None)
+    words = ["train", job.method, *_places(request)]
     if begun is not None:
         words += ["--resume", "--run", str(begun.path)]
     else:
-        config = request.out / f"maft-{host}.toml"
-        write_text(config, tomli_w.dumps(dict(settings_of(request))))
-        words += ["--data", DATA, "--host", host, "--clip", clips[seed], "--seed", str(seed), "--config", str(config)]
+        config = request.out / f"{job.method}-{job.name}.toml"
+        write_text(config, tomli_w.dumps(dict(job.settings)))
+        host = ["--host", job.host] if job.host else []
+        words += ["--data", DATA, *host, "--clip", clips[seed], "--seed", str(seed), "--config", str(config)]
     here = str(Path(ovseg_cli.__file__).resolve().parents[1])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": _joined(here, os.environ.get("PYTHONPATH"))}
     command = [sys.executable, "-m", "ovseg_cli.app", *words]
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
-    ) as job:
-        running.append(job)
-        told = job.communicate()[1]
-    if job.returncode in (-2, 130):
+    ) as process:
+        running.append(process)
+        told = process.communicate()[1]
+    if process.returncode in (-2, 130):
         raise KeyboardInterrupt
-    if job.returncode:
-        raise OvsegError(f"training MAFT on {host} failed: {_last_words(told)}", f"Try: ovseg {shlex.join(words)}")
+    if process.returncode:
+        what = f"{job.method} on {job.host}" if job.host else job.method
+        raise OvsegError(f"training {what} failed: {_last_words(told)}", f"Try: ovseg {shlex.join(words)}")
 
 
 def _places(request: DemoRequest) -> list[str]:

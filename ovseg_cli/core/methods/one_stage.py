@@ -76,6 +76,10 @@ class OneStageConfig(MethodConfig):
     decoder_layers: int = Field(default=3, ge=1, description="Layers of the decoder; the last gives the masks.")
     decoder_heads: int = Field(default=8, ge=1, description="Heads of every attention of the decoder.")
     decoder_ffn: int = Field(default=4, ge=1, description="Width of the decoder's feed-forward parts, in dimensions.")
+    head_init: Literal["copies", "xavier"] = Field(
+        default="copies",
+        description="First weights of descriptor and decoder: torch's own, the same in every layer; or Xavier-uniform.",
+    )
     dropout: float = Field(default=0.1, ge=0, lt=1, description="Of prompts and decoder, in training.")
     gamma: float = Field(
         default=0.1, ge=0, le=1, description="Subtracted from the scores (0 to 1) of seen classes in every window."
@@ -154,6 +158,7 @@ METHOD_SOURCES: dict[str, Source] = {
     "decoder_layers": Source("code", "3"),
     "decoder_heads": Source("code", "8"),
     "decoder_ffn": Source("code", "4 d"),
+    "head_init": Source("code", "ZegCLIP: torch's own, layers are copies; TagCLIP: Xavier, each layer its own"),
     "dropout": Source("code", "0.1"),
     "gamma": Source("code", "0.1 in the inductive setting, none in the others"),
     "across": Source("code", "cross-data-set configurations"),
@@ -363,7 +368,7 @@ class OneStageMethod(TrainedMethod):
             text: Features of M names.
 
         Returns:
-            (N, M) logits of the mean scores. An empty mask gives a row of the lowest logit.
+            (N, M) logits of the mean scores. An empty mask gives a row of zeros.
         """
         if masks.shape[-2:] != image.shape[-2:]:
             raise ShapeError(f"masks {tuple(masks.shape)} and picture {tuple(image.shape)} differ in height or width")
@@ -375,7 +380,8 @@ class OneStageMethod(TrainedMethod):
         for top in range(0, height, step):
             ys = (top, min(top + step, height))
             sums += masks[:, ys[0] : ys[1]].flatten(1) @ plane.block(ys, (0, width)).values().flatten(0, 1)
-        return torch.logit(sums / masks.sum((1, 2)).clamp_min(1e-6)[:, None], eps=1e-6)
+        areas = masks.sum((1, 2))[:, None]
+        return torch.where(areas > 0, torch.logit(sums / areas.clamp_min(1e-6), eps=1e-6), 0.0)
 
     def _check(self, text: TextFeatures) -> None:
         if text.features.shape[-1] != self.clip.embed_dim:

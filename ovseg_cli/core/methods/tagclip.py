@@ -60,6 +60,9 @@ from ovseg_cli.core.types import UNSEEN_PIXEL, SigmoidPrediction, TextFeatures
 class TagClipConfig(OneStageConfig):
     """Settings of TagCLIP: the family's, and what belongs to the token."""
 
+    head_init: Literal["copies", "xavier"] = Field(
+        default="xavier", description="First weights of descriptor and decoder: Xavier-uniform, or torch's own, copied."
+    )
     token: bool = Field(default=True, description="Use the trusty token; without it there is no trust map.")
     learner: Literal["released", "figure-5-left", "figure-5-right"] = Field(
         default="released", description="Where queries meet: in the decoder's layer 0, or as in the paper's Figure 5."
@@ -144,9 +147,10 @@ class TagClip(OneStageMethod):
             own.decoder_ffn * dim,
             own.dropout,
             self_attention=own.learner == "released",
-            init="xavier",
+            init=own.head_init,
         )
-        xavier(self.descriptor)
+        if own.head_init == "xavier":
+            xavier(self.descriptor)
         if self.trust_token is not None:
             nn.init.xavier_uniform_(self.trust_token)
         self.eval()

@@ -39,7 +39,7 @@ from ovseg_cli.core.methods.one_stage import (
     OneStageTraining,
     on_grid,
 )
-from ovseg_cli.core.nn.attention_masks import MaskDecoder
+from ovseg_cli.core.nn.attention_masks import MaskDecoder, xavier
 from ovseg_cli.core.nn.descriptors import Descriptor
 from ovseg_cli.core.types import TextFeatures
 
@@ -74,7 +74,11 @@ class ZegClip(OneStageMethod):
         super().__init__(clip, config)
         own, dim = self.config, clip.embed_dim
         self.descriptor = Descriptor(dim, own.descriptor)
-        self.decoder = MaskDecoder(dim, own.decoder_layers, own.decoder_heads, own.decoder_ffn * dim, own.dropout)
+        self.decoder = MaskDecoder(
+            dim, own.decoder_layers, own.decoder_heads, own.decoder_ffn * dim, own.dropout, init=own.head_init
+        )
+        if own.head_init == "xavier":
+            xavier(self.descriptor)
         self.eval()
 
     def mask_logits(self, images: Tensor, text: TextFeatures, is_plain: bool = False) -> tuple[Tensor, None]:
