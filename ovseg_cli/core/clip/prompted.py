@@ -5,7 +5,7 @@ before each of the next `depth` blocks they are replaced by fresh ones; after th
 linear map is shared by the prompts of all blocks.
 Quirks that released weights need: the class embedding is added to the class token twice (`class_token_twice`), and with
 `depth` > 0 the tokens leave through two LayerNorms in a row, one trained (`prompt_norm`), one CLIP's.
-What leaves the last block is computed for the class token and the patches alone.
+Prompts stand behind the patches here: attention does not know the order of what it reads, and they have no position.
 """
 
 import math
@@ -102,26 +102,42 @@ class PromptedTower(nn.Module):
         return visual.ln_pre(torch.cat([first.expand(len(images), 1, -1), tokens], dim=1)), grid
 
     def run(self, visual: Any, tokens: Tensor) -> Tensor:
-        """Run all blocks; (B, 1 + h·w, C) in and out, prompts join and leave inside."""
-        count, last = self.num_prompts, len(visual.transformer.resblocks) - 1
-        tokens = _join(tokens, self._projected(self.prompt_embeddings[0], tokens))
-        for i in range(last + 1):
-            if 0 < i <= self.depth:
-                assert self.deep_prompt_embeddings is not None
-                prompts = self._projected(self.deep_prompt_embeddings[i - 1], tokens)
-                tokens = _join(_without(tokens, count), prompts)
-            elif i == self.depth + 1 and self.depth:
-                tokens = _without(tokens, count)
-            has_prompts = tokens.shape[1] > 1 and (self.depth == 0 or i <= self.depth)
-            if i == last and has_prompts:
-                return _run_without(visual.transformer.resblocks[i], tokens, count)
-            tokens = run_blocks(visual, tokens, i, i + 1)
+        """Run all blocks; (B, 1 + h·w, C) in and out.
+
+        Prompts that are replaced after a block, or dropped, are only read by the other tokens: what they themselves
+        become is not computed.
+        """
+        blocks = visual.transformer.resblocks
+        if not self.depth:
+            return self._run_shallow(visual, tokens)
+        for i, block in enumerate(blocks):
+            if i > self.depth:
+                return run_blocks(visual, tokens, i, len(blocks))
+            tokens = _run_beside(block, tokens, self._projected(self._rows_of(i), len(tokens)))
         return tokens
 
-    def _projected(self, prompts: Tensor, tokens: Tensor) -> Tensor:
-        """Return (B, T, C); each picture drops other values."""
-        rows = self.prompt_proj(prompts).expand(len(tokens), -1, -1)
-        return F.dropout(rows, self.dropout, self.training).to(tokens.dtype)
+    def _run_shallow(self, visual: Any, tokens: Tensor) -> Tensor:
+        """Run all blocks with the prompts of the input, which go through them like the other tokens."""
+        last = len(visual.transformer.resblocks) - 1
+        prompts = self._projected(self.prompt_embeddings[0], len(tokens))
+        joined = torch.cat([tokens, prompts.expand(len(tokens), -1, -1).to(tokens.dtype)], dim=1)
+        joined = run_blocks(visual, joined, 0, last)
+        tokens, prompts = joined.split([tokens.shape[1], self.num_prompts], dim=1)
+        return _run_beside(visual.transformer.resblocks[last], tokens, prompts)
+
+    def _rows_of(self, block: int) -> Tensor:
+        """Return (T, C), the prompts of a block."""
+        if block == 0:
+            return self.prompt_embeddings[0]
+        assert self.deep_prompt_embeddings is not None
+        return self.deep_prompt_embeddings[block - 1]
+
+    def _projected(self, prompts: Tensor, count: int) -> Tensor:
+        """Return (count, T, C) where each picture drops other values, (1, T, C) where nothing is dropped."""
+        rows = self.prompt_proj(prompts)[None]
+        if not (self.training and self.dropout):
+            return rows
+        return F.dropout(rows.expand(count, -1, -1), self.dropout)
 
 
 def resize_bilinear(table: Tensor, trained: Grid, grid: Grid) -> Tensor:
@@ -136,18 +152,18 @@ def resize_bilinear(table: Tensor, trained: Grid, grid: Grid) -> Tensor:
     return torch.cat([table[:1], maps[0].flatten(1).T])
 
 
-def _join(tokens: Tensor, prompts: Tensor) -> Tensor:
-    return torch.cat([tokens[:, :1], prompts, tokens[:, 1:]], dim=1)
-
-
-def _without(tokens: Tensor, count: int) -> Tensor:
-    return torch.cat([tokens[:, :1], tokens[:, 1 + count :]], dim=1)
-
-
-def _run_without(block: Any, tokens: Tensor, count: int) -> Tensor:
-    """Run a block and return all tokens but the prompts, which are read and not computed."""
+def _run_beside(block: Any, tokens: Tensor, prompts: Tensor) -> Tensor:
+    """Run a block on tokens (B, L, C) that also read prompts (B or 1, T, C), which are read and not computed."""
     q, k, v = split_heads(block, tokens)
-    q = torch.cat([q[:, :, :1], q[:, :, 1 + count :]], dim=2)
-    mixed = F.scaled_dot_product_attention(q, k, v)
-    out = _without(tokens, count) + block.ls_1(merge_heads(block, mixed))
-    return out + block.ls_2(block.mlp(block.ln_2(out)))
+    more = (part.expand(len(tokens), -1, -1, -1) for part in _keys_and_values(block, prompts.to(tokens.dtype)))
+    k, v = (torch.cat(pair, dim=2) for pair in zip((k, v), more, strict=True))
+    tokens = tokens + block.ls_1(merge_heads(block, F.scaled_dot_product_attention(q, k, v)))
+    return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
+
+
+def _keys_and_values(block: Any, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Return k and v, each (B, heads, L, d), of tokens (B, L, C)."""
+    attn, width = block.attn, tokens.shape[-1]
+    both = F.linear(block.ln_1(tokens), attn.in_proj_weight[width:], attn.in_proj_bias[width:])
+    k, v = both.unflatten(-1, (2, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    return k, v
