@@ -42,12 +42,15 @@ FREESEG = {
     "decoder_layers": 2,
     "decoder_ffn": 16,
 }
+ONE_STAGE = {"resize": "none", "window": 0, "stride": 0, "prompts": 2, "decoder_heads": 4}
 SETTINGS: dict[str, dict[str, Any]] = {
     "freeseg": {"resize": "none", "generator": FREESEG},
     "zsseg": {"resize": "none", "generator": MASKFORMER},
     "zegformer": {"resize": "none", "generator": MASKFORMER},
     "maft": {"resize": "none", "clip_side": 48},
     "ipclip": {"resize": "none", "clip_side": 48},
+    "zegclip": ONE_STAGE,
+    "tagclip": ONE_STAGE,
 }
 
 
