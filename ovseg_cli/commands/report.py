@@ -2,14 +2,19 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from ovseg_cli.commands import options
 
+if TYPE_CHECKING:
+    from ovseg_cli.core.report.figure_inputs import FigureReport, FigureRequest
+    from ovseg_cli.core.reporter import Reporter
+    from ovseg_cli.core.runtime import Folders
+
 Format = Literal["rich", "markdown", "latex", "csv", "json"]
-Figures = Literal["mask-sensitivity"]
+Figures = Literal["mask-sensitivity", "trusty-map"]
 
 
 def report(
@@ -39,7 +44,8 @@ def report(
         Figures | None,
         typer.Option(
             help="Draw instead of comparing scores. mask-sensitivity: how a mask's class scores follow the mask, from "
-            "right to wrong, of the model of each RUN.",
+            "right to wrong, of the model of each RUN. trusty-map: where a run of tagclip trusts that it sees "
+            "what it was trained on, and what that changes.",
         ),
     ] = None,
     data: options.Data = None,
@@ -47,7 +53,8 @@ def report(
     proposals: Annotated[
         str | None,
         typer.Option(
-            metavar="GENERATOR|CACHE", help="With --figures: masks of a cache instead of changed ground-truth regions."
+            metavar="GENERATOR|CACHE",
+            help="With --figures mask-sensitivity: masks of a cache instead of changed ground-truth regions.",
         ),
     ] = None,
     limit: Annotated[
@@ -59,7 +66,7 @@ def report(
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="File of the tables; with --figures the folder of the pictures, by default that of the first RUN.",
+            help="File of the tables; with --figures the folder of the pictures, by default that of the RUN.",
         ),
     ] = None,
     data_root: options.DataRoot = None,
@@ -71,6 +78,7 @@ def report(
     [dim]ovseg report runs/clip-toy-… runs/maskclip-toy-… --baseline runs/clip-toy-…[/dim]
     [dim]ovseg report latest --format latex --out table.tex[/dim]
     [dim]ovseg report runs/ipclip-toy-… runs/maft-toy-… --figures mask-sensitivity[/dim]
+    [dim]ovseg report runs/tagclip-toy-… --figures trusty-map[/dim]
     """
     from ovseg_cli.commands import console, views
     from ovseg_cli.core.report import request as requests
@@ -83,17 +91,20 @@ def report(
     of_figures = {
         "--data": data, "--subset": subset, "--proposals": proposals, "--limit": limit, "--gpus": gpus is not None,
     }  # fmt: skip
-    _refuse(of_figures if figures is None else of_tables, figures is not None)
+    if figures is None:
+        _refuse(of_figures, "--figures")
+    else:
+        _refuse(of_tables, "the tables", "--figures")
+    if figures == "trusty-map":
+        _refuse({"--proposals": proposals}, "--figures mask-sensitivity")
     reporter = console.TerminalReporter()
     if figures is not None:
-        from ovseg_cli.core.report import sensitivity
+        from ovseg_cli.core.report.figure_inputs import LIMIT, FigureRequest
 
-        wanted = sensitivity.SensitivityRequest(
-            tuple(results), data, subset, out, limit or sensitivity.LIMIT, proposals, gpus
-        )
-        report = sensitivity.report_sensitivity(wanted, folders(data_root, runs), reporter)
-        views.show_report([report.table], format, None)
-        for picture in report.pictures:
+        wanted = FigureRequest(tuple(results), data, subset, out, limit or LIMIT, proposals, gpus)
+        drawn = _draw(figures, wanted, folders(data_root, runs), reporter)
+        views.show_report([drawn.table], format, None)
+        for picture in drawn.pictures:
             console.say(f"wrote {picture}")
         return
     asked = requests.ReportRequest(
@@ -109,8 +120,23 @@ def report(
     views.show_report(tables, format, out)
 
 
-def _refuse(given: Mapping[str, Any], with_figures: bool) -> None:
+def _draw(figure: Figures, wanted: "FigureRequest", places: "Folders", reporter: "Reporter") -> "FigureReport":
+    if figure == "trusty-map":
+        from ovseg_cli.core.report.trusty import report_trusty_maps
+
+        return report_trusty_maps(wanted, places, reporter)
+    from ovseg_cli.core.report.sensitivity import report_sensitivity
+
+    return report_sensitivity(wanted, places, reporter)
+
+
+def _refuse(given: Mapping[str, Any], belongs_to: str, instead_of: str | None = None) -> None:
     """No option stands there without effect.
+
+    Args:
+        given: Option and value.
+        belongs_to: What the options are for.
+        instead_of: Option that could be left out for their sake.
 
     Raises:
         UsageError: One does.
@@ -119,5 +145,5 @@ def _refuse(given: Mapping[str, Any], with_figures: bool) -> None:
 
     for name, value in given.items():
         if value:
-            where = "belongs to the tables" if with_figures else "belongs to --figures mask-sensitivity"
-            raise UsageError(f"{name} {where}.", f"Leave it out{', or leave --figures out' if with_figures else ''}.")
+            other = f", or leave {instead_of} out" if instead_of else ""
+            raise UsageError(f"{name} belongs to {belongs_to}.", f"Leave it out{other}.")

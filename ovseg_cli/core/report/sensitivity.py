@@ -1,17 +1,15 @@
 """What `ovseg report RUN… --figures mask-sensitivity` does: measure or read, then a table and two pictures."""
 
 import json
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ovseg_cli import __version__
-from ovseg_cli.core.errors import DataError, UsageError, unknown_name
+from ovseg_cli.core.errors import DataError
 from ovseg_cli.core.evaluation.mask_sensitivity import LIMIT, mask_probabilities, measure
 from ovseg_cli.core.evaluation.mask_series import VERSION
-from ovseg_cli.core.evaluation.request import SCORE_SUBSET, EvalRequest
+from ovseg_cli.core.evaluation.request import EvalRequest
 from ovseg_cli.core.evaluation.sensitivity_results import MaskSensitivity
 from ovseg_cli.core.evaluation.session import vocabulary_of
 from ovseg_cli.core.files import digest_of
@@ -19,63 +17,31 @@ from ovseg_cli.core.methods.build import ModelChoice, build_method, choose_model
 from ovseg_cli.core.methods.texts import method_text
 from ovseg_cli.core.registry import METHODS
 from ovseg_cli.core.report.cells import Cell, Column, Table
+from ovseg_cli.core.report.figure_inputs import (
+    FigureReport,
+    FigureRequest,
+    Pictures,
+    captions_of,
+    fingerprints_of,
+    named_runs,
+    open_pictures,
+    pictures_of,
+)
 from ovseg_cli.core.report.sensitivity_figure import check_number, draw_figure
 from ovseg_cli.core.report.sensitivity_scene import MaskScene, draw_scene, find_scene
 from ovseg_cli.core.reporter import Reporter
-from ovseg_cli.core.runs import MEASURED, Run, find_run, now, typed_command
+from ovseg_cli.core.runs import MEASURED, now, typed_command
 from ovseg_cli.core.runtime import Folders, open_runtime
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from ovseg_cli.core.data.dataset import SegmentationData
-    from ovseg_cli.core.data.splits import DataChoice
     from ovseg_cli.core.methods.base import Method
-    from ovseg_cli.core.proposals.store import ProposalStore
     from ovseg_cli.core.types import TextFeatures, Vocabulary
 
-_OF_SOURCE = ("proposals", "proposal_settings")  # settings that play no part where masks are given
-_MOST_SETTINGS = 2  # in a caption
 
-
-@dataclass(frozen=True)
-class SensitivityRequest:
-    """Options of `ovseg report --figures mask-sensitivity`, as typed; the fields are explained in its help."""
-
-    runs: tuple[str, ...]
-    data: str | None = None
-    subset: str | None = None
-    out: Path | None = None
-    limit: int = LIMIT
-    proposals: str | None = None
-    gpus: int | None = None
-
-
-@dataclass(frozen=True)
-class SensitivityReport:
-    """What was found: a table, and the pictures that were drawn."""
-
-    table: Table
-    pictures: tuple[Path, ...]
-
-
-@dataclass(frozen=True)
-class _Pictures:
-    """What models are measured on."""
-
-    choice: "DataChoice"
-    data: "SegmentationData"
-    store: "ProposalStore | None"
-
-    @property
-    def stem(self) -> str:
-        """Stem of a measurement's file: MEASURED-DATA-SUBSET."""
-        label = Path(self.choice.label.replace(":", "-").replace("/", "-")).name
-        return f"{MEASURED}-{label}-{self.data.name}" + ("-proposals" if self.store else "")
-
-
-def report_sensitivity(request: SensitivityRequest, folders: Folders, reporter: Reporter) -> SensitivityReport:
+def report_sensitivity(request: FigureRequest, folders: Folders, reporter: Reporter) -> FigureReport:
     """Measure the models of some runs, draw the figure and the scene.
 
     The data are those of the first run unless named. Pictures go to `request.out`, else into the first run's folder.
@@ -84,14 +50,10 @@ def report_sensitivity(request: SensitivityRequest, folders: Folders, reporter: 
         UsageError: An unknown run, data set or subset, or a run that holds no segmentation method.
         DataError: Data or weights are missing or broken, or there is no region.
     """
-    from ovseg_cli.core.data.find import find_data
-
-    runs = [_run(name, folders) for name in request.runs]
-    label, unseen = (request.data, None) if request.data else runs[0].data
-    pictures = _open(find_data(label, unseen, folders), request.subset, request.limit, request.proposals, folders)
-    paths = list(dict.fromkeys(run.path for run in runs))
-    choices = [choose_model(str(path.absolute()), folders.runs, pictures.choice.spec) for path in paths]
-    out = (request.out or runs[0].path) / f"{pictures.stem}.png"
+    runs = named_runs(request, folders)
+    pictures = pictures_of(request, runs[0], folders)
+    choices = [choose_model(str(run.path.absolute()), folders.runs, pictures.choice.spec) for run in runs]
+    out = (request.out or runs[0].path) / f"{pictures.stem(MEASURED)}.png"
     models = list(zip(captions_of(choices), choices, strict=True))
     if {choice.method for choice in choices} == {"maft"}:
         reporter.say(
@@ -125,65 +87,18 @@ def draw_mask_sensitivity(
     """
     from ovseg_cli.core.data.find import find_data
 
-    pictures = _open(find_data(data_label, None, folders), None, limit, None, folders)
+    pictures = open_pictures(find_data(data_label, None, folders), None, limit, None, folders)
     return _report(models, pictures, out_path, folders, gpus, reporter).pictures[0]
-
-
-def _run(name: str, folders: Folders) -> Run:
-    if name != "latest" and Path(name).is_file():
-        raise UsageError(f"{name}: this is a file; --figures builds models, which takes run folders.")
-    return find_run(name, folders.runs)
-
-
-def captions_of(choices: Sequence[ModelChoice]) -> list[str]:
-    """Name models by their methods; those of one method by the settings that they differ in, else by their runs."""
-    titles = [METHODS[choice.method].title + (" (frozen)" if choice.method == "ipclip" else "") for choice in choices]
-    captions = list(titles)
-    for title, count in Counter(titles).items():
-        places = [i for i, other in enumerate(titles) if other == title]
-        if count > 1:
-            for i, words in zip(places, _differences([choices[i] for i in places]), strict=True):
-                captions[i] = title + words
-    return captions
-
-
-def _differences(rivals: Sequence[ModelChoice]) -> list[str]:
-    """What sets models of one method apart: a few settings, or the names of their folders."""
-    tables = [{**(c.run.config.get("training", {}) if c.run else {}), **c.settings} for c in rivals]
-    keys = [key for key in dict.fromkeys(key for table in tables for key in table) if key not in _OF_SOURCE]
-    differing = [key for key in keys if len({repr(table.get(key)) for table in tables}) > 1]
-    words = ["".join(f", {key} {table.get(key, 'default')}" for key in differing) for table in tables]
-    if len(set(words)) == len(words) and len(differing) <= _MOST_SETTINGS:
-        return words
-    return [f" {c.run.path.name}" if c.run else f" {number}" for number, c in enumerate(rivals, start=1)]
-
-
-def _open(choice: "DataChoice", subset: str | None, limit: int, proposals: str | None, folders: Folders) -> _Pictures:
-    from ovseg_cli.core.data.dataset import PreparedData
-    from ovseg_cli.core.proposals.caches import find_cache
-
-    if choice.spec.task != "semantic":
-        raise UsageError(f"{choice.spec.name} holds masks without classes: there is nothing to name.")
-    prepared, subset = PreparedData.open(choice.spec, folders), subset or SCORE_SUBSET
-    if subset not in prepared.subsets:
-        raise unknown_name(f"subset of {choice.spec.name}", subset, prepared.subsets)
-    data = prepared.subset(subset)
-    if not data.has_labels:
-        raise DataError(f"{choice.spec.name}, subset '{subset}', has no label maps.", "Choose another --subset.")
-    store = None if proposals is None else find_cache(proposals, choice.spec.name, subset, folders)
-    if store is not None:
-        store.require({"data_fingerprint": data.fingerprint})
-    return _Pictures(choice, data.select(range(min(limit, len(data)))), store)
 
 
 def _report(
     models: Sequence[tuple[str, ModelChoice]],
-    pictures: _Pictures,
+    pictures: Pictures,
     out: Path,
     folders: Folders,
     gpus: int | None,
     reporter: Reporter,
-) -> SensitivityReport:
+) -> FigureReport:
     check_number(models)
     device = open_runtime(gpus).device
     scene = find_scene(pictures.data, pictures.choice.spec.unseen_ids(pictures.choice.split))
@@ -203,13 +118,13 @@ def _report(
     draw_scene(
         scene, answers, names, strip, f"One region, '{names[scene.class_id]}' ({kind}), under {len(scene.masks)} masks"
     )
-    return SensitivityReport(sensitivity_table(measured, place), (out, strip))
+    return FigureReport(sensitivity_table(measured, place), (out, strip))
 
 
 def _one(
     caption: str,
     choice: ModelChoice,
-    pictures: _Pictures,
+    pictures: Pictures,
     scene: MaskScene,
     out: Path,
     device: "torch.device",
@@ -221,7 +136,8 @@ def _one(
     vocabulary = vocabulary_of(pictures.choice, EvalRequest(), type(method), choice.run)
     text = method_text(method, vocabulary, folders.cache, reporter).to(device)
     path = _path(choice, pictures, out)
-    prints = _fingerprints(method, vocabulary, pictures)
+    masks = pictures.store.digest if pictures.store else VERSION
+    prints = {**fingerprints_of(method, vocabulary, pictures), "masks": masks}
     measurement = _stored(path, prints, reporter)
     if measurement is None:
         measurement = _measured(caption, choice, method, text, vocabulary, pictures, prints, reporter)
@@ -244,7 +160,7 @@ def _measured(
     method: "Method",
     text: "TextFeatures",
     vocabulary: "Vocabulary",
-    pictures: _Pictures,
+    pictures: Pictures,
     prints: dict[str, str],
     reporter: Reporter,
 ) -> MaskSensitivity:
@@ -261,24 +177,12 @@ def _measured(
     )
 
 
-def _path(choice: ModelChoice, pictures: _Pictures, out: Path) -> Path:
+def _path(choice: ModelChoice, pictures: Pictures, out: Path) -> Path:
     """Beside a run's results; of a model without a run beside the figure."""
     if choice.run is not None:
-        return choice.run.path / "results" / f"{pictures.stem}.json"
+        return choice.run.path / "results" / f"{pictures.stem(MEASURED)}.json"
     mark = digest_of([choice.clip, str(choice.pretrained), json.dumps(choice.settings, sort_keys=True, default=str)])
-    return out.with_name(f"{pictures.stem}-{choice.method}-{mark[:8]}.json")
-
-
-def _fingerprints(method: "Method", vocabulary: "Vocabulary", pictures: _Pictures) -> dict[str, str]:
-    return {
-        "data": pictures.data.fingerprint,
-        "weights": method.digest,
-        "settings": digest_of([json.dumps(method.config.model_dump(mode="json"), sort_keys=True)]),
-        "vocabulary": vocabulary.digest(),
-        "unseen": digest_of(["unseen-1", *(str(flag) for flag in vocabulary.unseen)]),
-        "masks": pictures.store.digest if pictures.store else VERSION,
-        "version": __version__,
-    }
+    return out.with_name(f"{pictures.stem(MEASURED)}-{choice.method}-{mark[:8]}.json")
 
 
 def _stored(path: Path, prints: dict[str, str], reporter: Reporter) -> MaskSensitivity | None:

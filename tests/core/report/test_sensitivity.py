@@ -10,7 +10,8 @@ from PIL import Image
 from ovseg_cli.core.errors import UsageError
 from ovseg_cli.core.evaluation.sensitivity_results import MaskSensitivity, RegionScores
 from ovseg_cli.core.methods.build import ModelChoice
-from ovseg_cli.core.report.sensitivity import captions_of, sensitivity_table
+from ovseg_cli.core.report.figure_inputs import captions_of
+from ovseg_cli.core.report.sensitivity import sensitivity_table
 from ovseg_cli.core.report.sensitivity_figure import LOOKS, draw_figure, panels_of
 from ovseg_cli.core.report.sensitivity_scene import MaskScene, draw_scene, find_scene
 from ovseg_cli.core.runs import Run

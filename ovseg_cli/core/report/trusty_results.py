@@ -1,0 +1,141 @@
+"""How far does a trusty map tell seen from unseen: its mean on pixels of both and on unlabelled ones; the JSON file.
+
+The map is M_A = 1 - w of TagCLIP's paper, 0 to 1: bright where a model trusts that it sees what it was trained on.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ovseg_cli.core.errors import DataError
+from ovseg_cli.core.files import read_json, write_text
+
+SCHEMA, KIND = 1, "ovseg-trusty-map"
+DIGITS = 6  # of what is kept
+Part = Literal["seen", "unseen", "unlabelled"]
+PARTS: tuple[Part, ...] = ("seen", "unseen", "unlabelled")
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over some pixels; NaN where there is none."""
+
+    pixels: int
+    mean: float
+
+    @classmethod
+    def of(cls, means: Sequence["Mean"]) -> "Mean":
+        """The mean over all pixels of several."""
+        pixels = sum(one.pixels for one in means)
+        whole = sum(one.pixels * one.mean for one in means if one.pixels)
+        return cls(pixels, whole / pixels if pixels else math.nan)
+
+
+@dataclass(frozen=True)
+class PictureMeans:
+    """The map of one picture: its mean on pixels of seen and of unseen classes, and on pixels without a class."""
+
+    name: str
+    seen: Mean
+    unseen: Mean
+    unlabelled: Mean
+
+    @classmethod
+    def of(
+        cls, name: str, trusty: NDArray[np.float32], label: NDArray[np.int64], seen: Sequence[bool]
+    ) -> "PictureMeans":
+        """Measure a map.
+
+        Args:
+            name: Of the picture.
+            trusty: (H, W), 0 to 1.
+            label: (H, W) train ids; what is none of the K classes is unlabelled.
+            seen: K flags.
+        """
+        classed = (label >= 0) & (label < len(seen))
+        is_seen = np.array(seen, bool)[np.where(classed, label, 0)] & classed
+        masks = (is_seen, classed & ~is_seen, ~classed)
+        return cls(name, *(_mean(trusty[mask]) for mask in masks))
+
+
+def _mean(values: NDArray[np.float32]) -> Mean:
+    mean = round(float(values.mean(dtype=np.float64)), DIGITS) if values.size else math.nan
+    return Mean(int(values.size), mean)
+
+
+@dataclass(frozen=True)
+class TrustyMaps:
+    """A measurement.
+
+    Attributes:
+        method: Name of the method.
+        data: Data set and class split.
+        subset: Its subset.
+        pictures: What was measured.
+        fingerprints: Of weights, data, settings, vocabulary and version: equal where a measurement is the same.
+        facts: How it came about: run, command, time.
+    """
+
+    method: str
+    data: str
+    subset: str
+    pictures: tuple[PictureMeans, ...]
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, str] = field(default_factory=dict)
+
+    def mean(self, part: Part) -> Mean:
+        """The mean over all pixels of a part, of all pictures together."""
+        return Mean.of([getattr(picture, part) for picture in self.pictures])
+
+    def save(self, path: Path) -> None:
+        """Write the measurement and its means as JSON: one line a picture.
+
+        Raises:
+            MachineError: The file cannot be written.
+        """
+        means = {part: asdict(self.mean(part)) for part in PARTS}
+        document = {"schema": SCHEMA, "kind": KIND, "means": means, **asdict(self)}
+        pictures = ",\n".join(_line(picture) for picture in document.pop("pictures"))
+        lines = [f"{json.dumps(key)}: {_line(value)}" for key, value in document.items()]
+        write_text(path, "{\n" + ",\n".join([*lines, f'"pictures": [\n{pictures}\n]']) + "\n}\n")
+
+    @classmethod
+    def load(cls, path: Path) -> "TrustyMaps":
+        """Read a measurement.
+
+        Raises:
+            DataError: The file is missing, broken, of another schema or of another kind.
+        """
+        mend = "Delete it; it is measured again by: ovseg report RUN --figures trusty-map"
+        document = read_json(path, "the measurement of trusty maps", mend)
+        try:
+            if document["kind"] != KIND or document["schema"] != SCHEMA:
+                raise DataError(f"{path}: is no measurement of trusty maps of schema {SCHEMA}.", mend)
+            pictures = tuple(
+                PictureMeans(one["name"], *(_read_mean(one[part]) for part in PARTS)) for one in document["pictures"]
+            )
+            method, data, subset = (str(document[key]) for key in ("method", "data", "subset"))
+            return cls(method, data, subset, pictures, dict(document["fingerprints"]), dict(document["facts"]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(f"{path}: is broken ({type(error).__name__}: {error}).", mend) from error
+
+
+def _line(value: object) -> str:
+    return json.dumps(_without_nan(value), ensure_ascii=False, allow_nan=False)
+
+
+def _without_nan(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _read_mean(mean: dict[str, float | None]) -> Mean:
+    value = mean["mean"]
+    return Mean(int(mean["pixels"] or 0), math.nan if value is None else float(value))
