@@ -87,10 +87,10 @@ class TrainedMethod(Method):
     def own_labels(self, batch: TrainBatch, text: TextFeatures) -> Tensor | None:
         """Return labels that the method makes itself (self-training); None keeps those of the batch.
 
-        Called once for each part of a step, before `normalisers`, without gradients, in host memory.
+        Called once for each part of a step, before `normalisers`, without gradients, in the arithmetic of the step.
 
         Args:
-            batch: As `losses` gets it.
+            batch: As `losses` gets it, on the device of the method.
             text: Features of the training vocabulary.
 
         Returns:
