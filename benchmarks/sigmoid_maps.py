@@ -13,6 +13,8 @@ import argparse
 import json
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -94,13 +96,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", default="", help="the cases whose title holds these words, such as 'smooth, 171'")
+    parser.add_argument("--cpu-time", action="store_true", help="the processor's own time, for a busy machine")
     parser.add_argument("--memory", nargs=2, metavar=("WAY", "CASE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.memory:
         print(json.dumps(measure_memory(options.memory[0], CASES[int(options.memory[1])])))
         return
-    rows = [line(case, i, options.repeats, options.threads) for i, case in enumerate(tqdm(CASES, desc="label maps"))]
+    chosen = [i for i, case in enumerate(CASES) if options.only in case.title]
+    clock = time.process_time if options.cpu_time else time.perf_counter
+    rows = [line(i, options.repeats, options.threads, clock) for i in tqdm(chosen, desc="label maps")]
     header = ["scores", "plain ms", "blocks ms", "times as fast", "plain MiB", "blocks MiB", "share of memory", "equal"]
     print_table(f"Label maps of sigmoid scores on the CPU, {options.threads} threads", header, rows)
 
@@ -111,10 +117,11 @@ def measure_memory(way: str, case: Case) -> float:
     return peak_mebibytes(lambda: WAYS[way](prediction))
 
 
-def line(case: Case, index: int, repeats: int, threads: int) -> list[str]:
+def line(index: int, repeats: int, threads: int, clock: Callable[[], float]) -> list[str]:
+    case = CASES[index]
     peaks = {way: memory_in_a_fresh_process(way, index, threads) for way in WAYS}
     prediction = make(case)
-    spent = seconds({way: partial(WAYS[way], prediction) for way in WAYS}, repeats)
+    spent = seconds({way: partial(WAYS[way], prediction) for way in WAYS}, repeats, clock)
     equal = (WAYS["plain"](prediction) == WAYS["blocks"](prediction)).float().mean()
     return [
         case.title,
