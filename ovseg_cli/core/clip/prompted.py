@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ovseg_cli.core.clip.dense import fit_patches, tower_of
-from ovseg_cli.core.clip.vit import Grid, merge_heads, project, run_blocks, split_heads
+from ovseg_cli.core.clip.vit import Grid, merge_heads, project, run_blocks
 from ovseg_cli.core.errors import UsageError
 
 EVERY_BLOCK = -1
@@ -153,17 +153,16 @@ def resize_bilinear(table: Tensor, trained: Grid, grid: Grid) -> Tensor:
 
 
 def _run_beside(block: Any, tokens: Tensor, prompts: Tensor) -> Tensor:
-    """Run a block on tokens (B, L, C) that also read prompts (B or 1, T, C), which are read and not computed."""
-    q, k, v = split_heads(block, tokens)
-    more = (part.expand(len(tokens), -1, -1, -1) for part in _keys_and_values(block, prompts.to(tokens.dtype)))
-    k, v = (torch.cat(pair, dim=2) for pair in zip((k, v), more, strict=True))
+    """Run a block on tokens (B, L, C) that also read prompts (B or 1, T, C), which are read and not computed.
+
+    Queries have a product of their own, so that of keys and values only what holds both kinds of tokens is kept.
+    """
+    attn, width = block.attn, tokens.shape[-1]
+    weights, biases = (part.split([width, 2 * width]) for part in (attn.in_proj_weight, attn.in_proj_bias))
+    normed = block.ln_1(tokens)
+    q = F.linear(normed, weights[0], biases[0]).unflatten(-1, (attn.num_heads, -1)).transpose(1, 2)
+    pairs = [F.linear(x, weights[1], biases[1]) for x in (normed, block.ln_1(prompts.to(tokens.dtype)))]
+    joined = torch.cat([pairs[0], pairs[1].expand(len(tokens), -1, -1)], dim=1)
+    k, v = joined.unflatten(-1, (2, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
     tokens = tokens + block.ls_1(merge_heads(block, F.scaled_dot_product_attention(q, k, v)))
     return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
-
-
-def _keys_and_values(block: Any, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Return k and v, each (B, heads, L, d), of tokens (B, L, C)."""
-    attn, width = block.attn, tokens.shape[-1]
-    both = F.linear(block.ln_1(tokens), attn.in_proj_weight[width:], attn.in_proj_bias[width:])
-    k, v = both.unflatten(-1, (2, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
-    return k, v
