@@ -110,7 +110,7 @@ class Recorded:
     def text(self, which: str = "all") -> TextFeatures:
         """The recorded rows of all names or of the seen ones, as an inductive training or a test gets them."""
         rows = self.io["text.fp16"].float()
-        rows = rows if which == "all" else rows[self.seen]
+        rows = rows if which == "all" else rows[self.config["base_class"]]
         seen = self.seen if which == "all" else torch.ones(len(rows), dtype=torch.bool)
         return TextFeatures(rows, torch.arange(len(rows)), len(rows), seen)
 

@@ -137,8 +137,8 @@ class Straight:
         return (big, None) if token is None else (big[:, :-1], big[:, -1])
 
 
-def with_dead_end(weights: Mapping[str, Tensor], unused_attention: bool = False) -> dict[str, Tensor]:
-    """Add what the package does not build: the last layer's end; where asked for, ZegCLIP's unused self-attention."""
+def with_dead_end(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Add what the package does not build and the codes compute: the end of the last layer, at random."""
     state = {name: value.detach().clone() for name, value in weights.items()}
     last = max(int(name.split(".")[2]) for name in state if name.startswith("decoder."))
     dim = len(state["decoder.layers.0.multihead_attn.q.bias"])
@@ -147,8 +147,6 @@ def with_dead_end(weights: Mapping[str, Tensor], unused_attention: bool = False)
     for name, shape in {**shapes, "linear2": (dim, ffn), "norm2": (dim,), "norm3": (dim,)}.items():
         state[f"decoder.layers.{last}.{name}.weight"] = torch.randn(shape) / math.sqrt(shape[-1])
         state[f"decoder.layers.{last}.{name}.bias"] = torch.zeros(shape[0])
-    if unused_attention:
-        state |= {f"unused.{i}": torch.zeros(4 * dim, dim) for i in range(last + 1)}
     return state
 
 
