@@ -155,3 +155,14 @@ def test_more_depth_than_blocks_is_refused():
     with pytest.raises(UsageError, match=r"prompt_depth = 3: .* 3 blocks.* the 2 after the first") as caught:
         make(tiny_clip(), depth=3)
     assert "prompt_depth=2" in caught.value.mend
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("depth", [-1, 0, 1])
+def test_autocast_changes_rounding_alone(depth):
+    clip = tiny_clip()
+    own, images = make(clip, depth=depth), pictures(2, 3, 32, 32)
+    expected, _ = own(clip.visual, images)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found, _ = own(clip.visual, images)
+    torch.testing.assert_close(found.float(), expected, atol=0.05, rtol=0)
