@@ -44,7 +44,9 @@ def evaluate(
     ] = None,
     background_threshold: Annotated[
         float | None,
-        typer.Option(min=0.0, max=1.0, help="Softmax probability below which a pixel becomes background."),
+        typer.Option(
+            min=0.0, max=1.0, help="Softmax probability below which a pixel is background; default: the method's."
+        ),
     ] = None,
     unseen: options.Unseen = None,
     templates: Annotated[

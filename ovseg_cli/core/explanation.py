@@ -72,6 +72,8 @@ def explain(name: str, places: "Folders") -> Explanation:
 def _explain_method(name: str) -> Explanation:
     method = registry.METHODS[name].load()
     facts = [("paper", method.paper), ("trained", method.trains)]
+    if method.name_variants:
+        facts.append(("class names", f"{' or '.join(method.name_variants)}, where a data set has them (--names)"))
     tables = method_tables(method)
     from ovseg_cli.core.overhead import MEETING, overhead_table
 

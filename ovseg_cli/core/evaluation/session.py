@@ -19,7 +19,7 @@ from ovseg_cli.core.evaluation.request import EvalPlan, EvalRequest, result_name
 from ovseg_cli.core.evaluation.results import Facts, Result
 from ovseg_cli.core.files import digest_of
 from ovseg_cli.core.methods.build import ModelChoice, build_method
-from ovseg_cli.core.methods.texts import default_templates, method_text, training_doubt
+from ovseg_cli.core.methods.texts import default_names, default_templates, method_text, training_doubt
 from ovseg_cli.core.reporter import Reporter
 from ovseg_cli.core.runs import CONFIG, Run, create_run, is_run_path, list_runs, open_run, typed_command
 from ovseg_cli.core.runtime import Folders, Runtime, open_runtime
@@ -171,19 +171,28 @@ def _keep(result: Result, path: Path, journal: Path) -> None:
 def vocabulary_of(
     choice: "DataChoice", request: EvalRequest, method: "type[Method]", run: Run | None = None
 ) -> Vocabulary:
-    """Names, synonyms and templates: `--names` and `--templates`, else those of run, spec or method, in this order."""
+    """Names, synonyms and templates: `--names` and `--templates`, else those of run, spec or method.
+
+    Templates of the data set stand above the method's; names of the method's paper above the data set's.
+    """
     kept = run.config.get("vocabulary", {}).get("templates") if run else None
     templates = resolve_templates([request.templates]) if request.templates else kept
     templates = templates or default_templates(method, choice.spec.preset.templates)
-    return choice.spec.vocabulary(choice.split, templates, request.names)
+    return choice.spec.vocabulary(choice.split, templates, _names_of(choice, request, method))
+
+
+def _names_of(choice: "DataChoice", request: EvalRequest, method: "type[Method]") -> str | None:
+    return request.names or default_names(method, [variant.id for variant in choice.spec.name_variants])
 
 
 def readout_of(request: EvalRequest, vocabulary: Vocabulary, method: "Method") -> Readout:
-    """How scores become class ids under the options of a request, and under the method's own calibration."""
+    """How scores become class ids under the options of a request, else under the method's own calibration."""
     sets = {"all": None, "seen": tuple(vocabulary.seen_ids), "unseen": tuple(vocabulary.unseen_ids)}
     penalty = method.seen_penalty if request.seen_penalty is None else request.seen_penalty
     penalty = penalty if any(vocabulary.unseen) else 0.0
     threshold = request.background_threshold
+    if threshold is None and vocabulary.background is not None:
+        threshold = method.background_threshold
     return Readout(
         candidates=sets[request.candidates],
         seen_penalty=penalty,
@@ -238,7 +247,7 @@ def _facts(
     protocol = {
         "method": _settings_of(method),
         "templates": list(vocabulary.templates),
-        "names": request.names,
+        "names": _names_of(choice, request, type(method)),
         "synonym_rule": vocabulary.synonym_rule,
         "limit": request.limit,
     }

@@ -62,6 +62,8 @@ class Method(nn.Module, ABC):
     trains: ClassVar[str] = "nothing"
     templates: ClassVar[str | None] = None
     """Template set of the method's paper, where the data set's spec names none."""
+    name_variants: ClassVar[tuple[str, ...]] = ()
+    """Class names of the method's paper, as ids of name variants, the preferred one first; none: the data set's."""
     extra_templates: ClassVar[dict[str, str]] = {}
     """Further texts that the method reads, template set by role; they reach it in `TextFeatures.extra`."""
     Config: ClassVar[type[MethodConfig]] = MethodConfig
@@ -96,6 +98,11 @@ class Method(nn.Module, ABC):
     def seen_penalty(self) -> float:
         """Subtracted from the scores of seen classes where the user says nothing (calibration, gamma)."""
         return 0.0
+
+    @property
+    def background_threshold(self) -> float | None:
+        """Probability below which a pixel becomes background, where there is one and the user says nothing."""
+        return None
 
     def resize_rule(self) -> ResizeRule:
         """How large a picture becomes: multiples of the patch."""

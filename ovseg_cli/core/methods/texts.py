@@ -22,6 +22,11 @@ def default_templates(method: type[Method], spec_templates: Sequence[str] | None
     return PHOTO if method.templates is None else template_set(method.templates)
 
 
+def default_names(method: type[Method], known: Sequence[str]) -> str | None:
+    """Return the name variant that a method's paper reads, where a data set has it; None is the data set's own."""
+    return next((name for name in method.name_variants if name in known), None)
+
+
 def method_text(
     method: Method, vocabulary: Vocabulary, cache: Path | None = None, reporter: Reporter | None = None
 ) -> TextFeatures:

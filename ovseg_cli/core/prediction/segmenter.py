@@ -118,7 +118,8 @@ class Segmenter:
                 set that the run was made on. A class called "background" collects stuff words.
             templates: Sentences with one `{}` each, or names of sets (`imagenet`); None takes the vocabulary's own.
             background_threshold: Pixels whose best class has a lower probability become background, 0 to 1. The
-                softmax over the names is taken at the method's `probability_scale`.
+                softmax over the names is taken at the method's `probability_scale`. None: the method's own, where the
+                names have a background.
 
         Returns:
             The segmentation, at the picture's own size.
@@ -225,6 +226,8 @@ class Segmenter:
         clip = self.method.clip
         text = method_text(self.method, vocabulary, self.cache, self.reporter).to(clip.device)
         names, background = vocabulary.class_names, vocabulary.background
+        if threshold is None and background is not None:
+            threshold = self.method.background_threshold
         if threshold is not None and background is None:
             names, background = (*names, BACKGROUND), len(names)
         if len(text.features) == 1:  # a softmax over one name is 1 everywhere, so that a threshold does nothing either

@@ -21,11 +21,11 @@ from tests.core.data import handmade
 VOCABULARY = Vocabulary(
     ("sky", "cat", "dog"), (("sky",), ("cat",), ("dog",)), unseen=(False, True, False), background=0
 )
-METHOD = SimpleNamespace(probability_scale=50.0, seen_penalty=0.0)
+METHOD = SimpleNamespace(probability_scale=50.0, seen_penalty=0.0, background_threshold=None)
 
 
 def test_a_method_s_own_penalty_is_taken_where_the_user_gives_none_and_where_classes_are_unseen():
-    calibrated = SimpleNamespace(probability_scale=1.0, seen_penalty=0.1)
+    calibrated = SimpleNamespace(probability_scale=1.0, seen_penalty=0.1, background_threshold=None)
     assert readout_of(EvalRequest(), VOCABULARY, calibrated).seen_penalty == 0.1
     assert readout_of(EvalRequest(seen_penalty=0.0), VOCABULARY, calibrated) == Readout()
     no_split = Vocabulary(("sky", "cat"), (("sky",), ("cat",)))
