@@ -24,7 +24,12 @@ _FILES = ["model.safetensors", "pytorch_model.bin"]
 _UNUSED = ("head.", "fc.", "fc_norm.", "mask_token", "projection_head.", "dino_head.")  # of training and of classifiers
 
 
-def build_vit(name: str, weights: str, position: str, reporter: Reporter) -> Any:
+Settings = tuple[str, str]
+"""What the user calls the network and its weights in --set."""
+_DINO: Settings = ("model", "weights")
+
+
+def build_vit(name: str, weights: str, position: str, reporter: Reporter, settings: Settings = _DINO) -> Any:
     """Build a ViT of timm, frozen and in eval mode.
 
     Args:
@@ -32,6 +37,7 @@ def build_vit(name: str, weights: str, position: str, reporter: Reporter) -> Any
         weights: "published", "random", or a file (DINO's own .pth, or timm's).
         position: "scale-factor" resizes the position table as DINO's code does, "explicit" as timm does.
         reporter: Told where the weights are random.
+        settings: For messages.
 
     Raises:
         UsageError: timm has no such ViT; the file holds weights of another network.
@@ -39,19 +45,19 @@ def build_vit(name: str, weights: str, position: str, reporter: Reporter) -> Any
     """
     import timm
 
-    _check_name(name)
+    _check_name(name, settings)
     if weights == RANDOM:
-        reporter.say(f"{name} runs with random weights: its masks mean nothing")
+        reporter.say(f"{name} runs with random weights: its features mean nothing")
         model = with_seed(lambda: timm.create_model(name, num_classes=0, dynamic_img_size=True))
     else:
-        path = _published_file(name) if weights == PUBLISHED else _own_file(weights)
-        model = _load(name, path)
+        path = _published_file(name, settings) if weights == PUBLISHED else _own_file(weights, settings)
+        model = _load(name, path, settings)
     if position == "scale-factor":
         use_dino_positions(model)
     return model.eval().requires_grad_(False)
 
 
-def _check_name(name: str) -> None:
+def _check_name(name: str, settings: Settings) -> None:
     import timm
     from timm.models.eva import Eva
     from timm.models.vision_transformer import VisionTransformer
@@ -64,24 +70,25 @@ def _check_name(name: str) -> None:
     with torch.device("meta"):
         model = timm.create_model(base)
     if not isinstance(model, VisionTransformer | Eva):
-        raise UsageError(f"{name}: is no plain ViT, so it has no tokens to cluster.", "Try vit_small_patch16_224.dino.")
+        raise UsageError(f"{name}: is no plain ViT, so it has no tokens of patches.", "Try vit_small_patch16_224.dino.")
     if tag and name not in timm.list_pretrained(f"{base}.*"):
-        raise UsageError(f"{name}: timm has no published weights of that name.", _published_names(base))
+        raise UsageError(f"{name}: timm has no published weights of that name.", _published_names(base, settings))
 
 
-def _published_names(base: str) -> str:
+def _published_names(base: str, settings: Settings) -> str:
     import timm
 
     known = timm.list_pretrained(f"{base}.*")
-    return f"Known: {', '.join(known)}." if known else "Pass a file, or 'random', with --set weights=…."
+    return f"Known: {', '.join(known)}." if known else f"Pass a file, or 'random', with --set {settings[1]}=…."
 
 
-def _published_file(name: str) -> Path:
+def _published_file(name: str, settings: Settings) -> Path:
     import timm
 
     config = timm.get_pretrained_cfg(name)
     if config is None or not (config.hf_hub_id or config.url):
-        raise UsageError(f"{name}: timm has no published weights of that name.", _published_names(name.split(".")[0]))
+        names = _published_names(name.split(".")[0], settings)
+        raise UsageError(f"{name}: timm has no published weights of that name.", names)
     try:
         if config.hf_hub_id:
             return hub.fetch_file(config.hf_hub_id, [config.hf_hub_filename] if config.hf_hub_filename else _FILES)
@@ -90,8 +97,8 @@ def _published_file(name: str) -> Path:
         raise MachineError(
             f"the weights of {name} are not on this machine and could not be downloaded from "
             f"{config.hf_hub_id or config.url} ({hub.first_line(error)}).",
-            f"Download {_FILES[0]} where there is a network and pass it with --set weights=FILE, or copy the cache "
-            "folder from there (HF_HOME, by default ~/.cache/huggingface).",
+            f"Download {_FILES[0]} where there is a network and pass it with --set {settings[1]}=FILE, or copy the "
+            "cache folder from there (HF_HOME, by default ~/.cache/huggingface).",
         ) from error
 
 
@@ -102,15 +109,15 @@ def _from_url(url: str) -> Path:
     return Path(download_cached_file(url))
 
 
-def _own_file(path: str) -> Path:
+def _own_file(path: str, settings: Settings) -> Path:
     if not Path(path).is_file():
         raise MachineError(
-            f"--set weights={path}: there is no such file.", "Check the path, or say 'published' or 'random'."
+            f"--set {settings[1]}={path}: there is no such file.", "Check the path, or say 'published' or 'random'."
         )
     return Path(path)
 
 
-def _load(name: str, path: Path) -> nn.Module:
+def _load(name: str, path: Path, settings: Settings) -> nn.Module:
     """Build the network and copy a file into it; timm translates DINO's, DINOv2's and DINOv3's own layouts."""
     import timm
     from timm.models import eva, vision_transformer
@@ -128,7 +135,7 @@ def _load(name: str, path: Path) -> nn.Module:
     except (RuntimeError, KeyError, ValueError, AttributeError) as error:
         raise UsageError(
             f"{path}: holds weights of another network than {name} ({' '.join(str(error).split())[:300]}).",
-            "Choose the network that they were made for with --set model=….",
+            f"Choose the network that they were made for with --set {settings[0]}=….",
         ) from error
     return model
 
