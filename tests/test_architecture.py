@@ -68,6 +68,7 @@ def test_no_method_imports_another() -> None:
         "base",
         "build",
         "dense",
+        "last_block",
         "masked",
         "masked_clip",
         "maskformer_host",
