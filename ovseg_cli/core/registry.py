@@ -51,6 +51,10 @@ def _import(target: str) -> Any:
 METHODS: dict[str, Entry] = {
     "clip": Entry("ovseg_cli.core.methods.clip:Clip", "CLIP", "Radford et al., ICML 2021, read densely"),
     "maskclip": Entry("ovseg_cli.core.methods.maskclip:MaskClip", "MaskCLIP", "Zhou et al., ECCV 2022"),
+    "sclip": Entry("ovseg_cli.core.methods.sclip:Sclip", "SCLIP", "Wang et al., ECCV 2024"),
+    "clearclip": Entry("ovseg_cli.core.methods.clearclip:ClearClip", "ClearCLIP", "Lan et al., ECCV 2024"),
+    "naclip": Entry("ovseg_cli.core.methods.naclip:NaClip", "NACLIP", "Hajimiri et al., WACV 2025"),
+    "proxyclip": Entry("ovseg_cli.core.methods.proxyclip:ProxyClip", "ProxyCLIP", "Lan et al., ECCV 2024, with a DINO"),
     "ipclip": Entry("ovseg_cli.core.methods.ipclip:IpClip", "IP-CLIP", "Jiao et al., NeurIPS 2023, frozen"),
     "freeseg": Entry(
         "ovseg_cli.core.methods.freeseg:FreeSeg",

@@ -42,6 +42,7 @@ FREESEG = {
     "decoder_layers": 2,
     "decoder_ffn": 16,
 }
+WINDOWS = {"resize": "none", "window": 32, "stride": 16}
 ONE_STAGE = {"resize": "none", "window": 0, "stride": 0, "prompts": 2, "decoder_heads": 4}
 SETTINGS: dict[str, dict[str, Any]] = {
     "freeseg": {"resize": "none", "generator": FREESEG},
@@ -49,6 +50,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "zegformer": {"resize": "none", "generator": MASKFORMER},
     "maft": {"resize": "none", "clip_side": 48},
     "ipclip": {"resize": "none", "clip_side": 48},
+    "sclip": WINDOWS,
+    "clearclip": WINDOWS,
+    "naclip": WINDOWS,
+    "proxyclip": {**WINDOWS, "proxy": "test_vit", "proxy_weights": "random"},
     "zegclip": ONE_STAGE,
     "tagclip": ONE_STAGE,
 }
