@@ -118,8 +118,8 @@ def caveats_of(method_class: Any, tables: Mapping[str, Any]) -> list[str]:
 
     Args:
         method_class: The method.
-        tables: The config of the run; of a converted one, what is known of its training may stand in `conversion`.
+        tables: The config of the run; of a converted one, what is known of its training stands in `conversion`.
     """
-    training = tables.get("training") or tables.get("conversion", {}).get("training") or {}
+    training = tables.get("training") or tables.get("conversion", {})
     own = list(getattr(method_class, "caveats", lambda _: [])(training))
     return list(dict.fromkeys([*own, *tables.get(START, {}).get("caveats", [])]))

@@ -11,6 +11,7 @@ from ovseg_cli import load
 from ovseg_cli.core.clip.text import encode_vocabulary
 from ovseg_cli.core.conversion.class_check import read_rows
 from ovseg_cli.core.errors import MachineError, UsageError
+from ovseg_cli.core.training.starts import caveats_of
 from ovseg_cli.core.types import Vocabulary
 from tests.core.conversion.mmcv_files import CLASSES, METHODS, PROMPTS, SMALL, mmcv, save_spec, small
 
@@ -147,6 +148,7 @@ def test_caveat_of_the_official_target_reaches_the_run(converted, data, tmp_path
     table = tomllib.loads((tmp_path / "run" / "config.toml").read_text())["conversion"]
     assert table["trust_target"] == "official-unseen"
     assert any("unseen classes are" in sentence for sentence in TagClip.caveats(table))
+    assert any("unseen classes are" in sentence for sentence in caveats_of(TagClip, {"conversion": table}))
 
 
 def test_voc_reads_one_sentence_as_its_code_does(converted):
