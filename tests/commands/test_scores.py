@@ -200,6 +200,20 @@ def test_below_the_threshold_a_pixel_becomes_background(cli: Callable, score: Ca
     assert refused.code == 2 and "no background class" in refused.err
 
 
+def test_a_method_s_own_threshold_is_taken_said_and_overridden(
+    cli: Callable, score: Callable, with_background: str
+) -> None:
+    place = ["--data-root", str(Path(with_background).parent / "data"), "--set", "background_threshold=0.5"]
+    own = score(*place, model="sclip", data=with_background)
+    assert own.protocol["background_threshold"] == 0.5 and own.protocol["softmax_scale"] == 40
+    other = score(*place, "--background-threshold", "0", model="sclip", data=with_background)
+    assert other.protocol["background_threshold"] == 0
+    assert predicted(own)[0] > predicted(other)[0]
+    answer = cli("eval", "sclip", "--data", with_background, *place, "--limit", "2", "--gpus", "0", "--force")
+    assert "background below a probability of 0.5 (--background-threshold)" in answer.err
+    assert "probability below 0.5 (--background-threshold)" in answer.out
+
+
 @pytest.mark.parametrize("option", [["--split", "unseen"], ["--candidates", "seen"], ["--seen-penalty", "1"]])
 def test_seen_and_unseen_need_a_class_split(cli: Callable, tmp_path: Path, option: list[str]) -> None:
     (tmp_path / "toy.toml").write_text(TOY.replace('default_split = "combo"\n', ""))

@@ -139,6 +139,8 @@ def _score_one(
         text = method_text(method, vocabulary, folders.cache, reporter)
     if doubt := training_doubt(method, vocabulary):
         reporter.warn(f"{choice.label}: {doubt}")
+    if said := _of_the_paper(choice, request, method, vocabulary):
+        reporter.say(f"{choice.label}: {said}")
     readout = readout_of(request, vocabulary, method)
     facts = _facts(choice, subset, prepared, method, vocabulary, run, request, runtime)
     stem = result_name(choice, subset, request, _changed(model, request))
@@ -183,6 +185,17 @@ def vocabulary_of(
 
 def _names_of(choice: "DataChoice", request: EvalRequest, method: "type[Method]") -> str | None:
     return request.names or default_names(method, [variant.id for variant in choice.spec.name_variants])
+
+
+def _of_the_paper(choice: "DataChoice", request: EvalRequest, method: "Method", vocabulary: Vocabulary) -> str | None:
+    """Say what the method's paper chose where the user said nothing: class names, threshold of the background."""
+    parts = []
+    if not request.names and (names := _names_of(choice, request, type(method))):
+        parts.append(f"class names '{names}' (--names)")
+    threshold = method.background_threshold
+    if request.background_threshold is None and vocabulary.background is not None and threshold is not None:
+        parts.append(f"background below a probability of {threshold:g} (--background-threshold)")
+    return f"as the paper of {method.title} does: {' and '.join(parts)}" if parts else None
 
 
 def readout_of(request: EvalRequest, vocabulary: Vocabulary, method: "Method") -> Readout:

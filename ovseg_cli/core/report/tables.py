@@ -205,6 +205,7 @@ def _notes(groups: Sequence[Group], view: View) -> tuple[str, ...]:
     if view.split != "all":
         notes.append(f"Only {view.split} classes are reported.")
     notes += [note for names, note in _ABSENT_NAMES.items() if any(candidates_of(first) == names for first in firsts)]
+    notes += _background_notes(firsts)
     if view.resamples and any(len(group) == 1 for group in groups):
         notes.append(
             f"Ranges: 95 % intervals from {view.resamples} resamples of the images; they do not cover training seeds."
@@ -213,3 +214,12 @@ def _notes(groups: Sequence[Group], view: View) -> tuple[str, ...]:
         numbers = sorted({len(group) for group in groups if len(group) > 1})
         notes.append(f"±: sample standard deviation over {' or '.join(map(str, numbers))} seeds.")
     return tuple(notes)
+
+
+def _background_notes(firsts: Sequence[Result]) -> list[str]:
+    """Say where a threshold made background, with its value: papers differ in it, and scores follow it."""
+    found = sorted({value for first in firsts if (value := first.protocol.get("background_threshold"))})
+    if not found:
+        return []
+    values = " or ".join(f"{value:g}" for value in found)
+    return [f"Background is where the best name has a probability below {values} (--background-threshold)."]

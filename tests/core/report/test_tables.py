@@ -157,8 +157,16 @@ def test_names_that_did_not_compete_are_noted(competed: str, lost: str):
     assert not any("competed" in note for note in result_table([[result(MATRIX)]], QUICK).notes)
 
 
+def test_thresholds_of_the_background_are_noted():
+    rows = [[result(MATRIX, protocol={"background_threshold": value})] for value in (None, 0.5, 0.1, 0.0)]
+    (note,) = [note for note in result_table(rows, QUICK).notes if "ackground" in note]
+    assert "below 0.1 or 0.5 (--background-threshold)" in note
+    assert not any("ackground" in note for note in result_table([rows[0], rows[3]], QUICK).notes)
+
+
 def test_notes_are_sentences():
-    many = [random_result(i, protocol={"candidates": "unseen"}) for i in range(2)]
+    protocol = {"candidates": "unseen", "background_threshold": 0.2}
+    many = [random_result(i, protocol=protocol) for i in range(2)]
     tables = [
         result_table([[one] for one in many], View(resamples=10)),
         difference_table([[many[0]]], [many[1]], View(resamples=10)),
