@@ -213,11 +213,12 @@ class Segmenter:
     def _own_vocabulary(self) -> Vocabulary:
         from ovseg_cli.core.data.find import find_data
         from ovseg_cli.core.data.specs import NO_SPLIT
+        from ovseg_cli.core.methods.texts import default_names
 
         if self.data is None:
             raise UsageError(f"{self.label}: there are no class names to look for.", 'Give some: --classes "cat, dog".')
         spec = find_data(f"{self.data.partition(':')[0]}:{NO_SPLIT}", None, folders()).spec
-        return spec.vocabulary()
+        return spec.vocabulary(variant=default_names(type(self.method), [v.id for v in spec.name_variants]))
 
     def _encode(self, vocabulary: Vocabulary, threshold: float | None) -> Query:
         from ovseg_cli.core.clip.text import unknown_words
