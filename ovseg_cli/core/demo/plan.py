@@ -62,6 +62,7 @@ DENSE_ROWS = (
     Row("CLIP", "clip"),
     Row("MaskCLIP", "maskclip", {"variant": "original"}),
     Row("MaskCLIP, class residual", "maskclip", {"variant": "value-cls"}, drawn=False),
+    *(Row(METHODS[name].title, name, drawn=False) for name in ("sclip", "clearclip", "naclip")),
 )
 
 
