@@ -13,6 +13,7 @@ from ovseg_cli.core.demo import pictures, plan, run, training
 from ovseg_cli.core.evaluation.result_files import load_result
 from ovseg_cli.core.reporter import Silent
 from ovseg_cli.core.runs import open_run
+from tests.commands.processes import forking
 
 SHORTEST = {"host": {"iterations": 1}, "iterations": 1}
 
@@ -27,6 +28,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     patch.setattr(plan, "QUICK_IMAGES", 12)
     patch.setattr(plan, "QUICK_MAFT", SHORTEST)
     patch.setattr(plan, "QUICK_ONE_STAGE", {"iterations": 1})
+    patch.setattr(training, "subprocess", forking)
     answer = run_command("demo", "--quick", "--gpus", "0", "--json")
     assert answer.code == 0, answer.err
     place = Path.cwd()

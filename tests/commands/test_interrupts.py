@@ -4,11 +4,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+
+from tests.commands.processes import START, Forked
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = {
@@ -25,19 +26,19 @@ STEPS = {
 }
 
 
-def start(arguments: list[str], folder: Path, world: Path) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OVSEG_CACHE": str(world / "cache"), "OMP_NUM_THREADS": "1"}
-    if arguments[0] != "prepare":
-        environment["OVSEG_DATA"] = str(world / "datasets")
+def start(arguments: list[str], folder: Path, world: Path) -> Forked | subprocess.Popen[str]:
+    """Start a long step; one that brings processes of its own is started as a user starts it."""
+    environment = {"PYTHONPATH": str(ROOT), "OVSEG_CACHE": str(world / "cache"), "OMP_NUM_THREADS": "1"}
     words = [a.replace("DATA", str(world / "datasets")) for a in arguments]
-    command = [sys.executable, "-m", "ovseg_cli.app", *words]
+    if arguments[0] != "prepare":
+        return Forked(words, folder, {**environment, "OVSEG_DATA": str(world / "datasets")})
     return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
+        [*START, *words], cwd=folder, env={**os.environ, **environment}, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
 
 
-def wait_for(folder: Path, pattern: str, process: subprocess.Popen[str]) -> None:
+def wait_for(folder: Path, pattern: str, process: Forked | subprocess.Popen[str]) -> None:
     """Wait until the long step has begun to write."""
     deadline = time.monotonic() + 120
     while not any(path.stat().st_size for path in folder.glob(pattern) if path.is_file()):

@@ -4,15 +4,14 @@ import json
 import os
 import shlex
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.commands.processes import Forked
+
 FEW = ["--data", "toy", "--subset", "val", "--limit", "3", "--workers", "1"]
 QUICK = ["--set", "max_masks=5", "--set", "slic_segments=[]"]
 
@@ -150,11 +149,7 @@ def test_wrong_words(cli: Callable, world: Path, arguments: list[str], code: int
 def test_ctrl_c_leaves_whole_entries_and_the_work_goes_on(world: Path, tmp_path: Path) -> None:
     settings = ["--set", "max_masks=3", "--set", "slic_segments=[40]"]
     words = ["propose", "superpixels", "--data", "toy", "--subset", "val", "--workers", "1", *settings]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OVSEG_DATA": str(world / "datasets"), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ovseg_cli.app", *words], cwd=tmp_path, env=environment, stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+    process = Forked(words, tmp_path, {"OVSEG_DATA": str(world / "datasets")})
     from ovseg_cli.core.proposals.caches import caches
     from ovseg_cli.core.runtime import folders
 
@@ -179,14 +174,8 @@ def test_ctrl_c_leaves_whole_entries_and_the_work_goes_on(world: Path, tmp_path:
 def test_ranks_of_a_launcher_share_one_cache(world: Path, tmp_path: Path) -> None:
     settings = ["--set", "max_masks=2", "--set", "slic_segments=[]", "--limit", "12"]
     words = ["propose", "superpixels", "--data", "toy", "--subset", "tune", "--json", *settings]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OVSEG_DATA": str(world / "datasets"), "OMP_NUM_THREADS": "1"}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-m", "ovseg_cli.app", *words], cwd=tmp_path, stdout=subprocess.PIPE, text=True,
-            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"},
-        )
-        for rank in range(2)
-    ]  # fmt: skip
+    places = [{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"} for rank in range(2)]
+    ranks = [Forked(words, tmp_path, {"OVSEG_DATA": str(world / "datasets"), **place}) for place in places]
     ends = [process.communicate(timeout=240)[0] for process in ranks]
     assert [process.returncode for process in ranks] == [0, 0]
     assert not ends[1], "only the first rank prints"

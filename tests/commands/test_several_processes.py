@@ -1,29 +1,21 @@
-"""Commands in several processes, started by torch's own launcher as a user would."""
+"""Commands in several processes, started as torch's own launcher starts them."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d"]
-LAUNCHER += ["--rdzv-endpoint=localhost:0", "--local-addr=localhost"]
+from tests.commands.processes import Forked
+from tests.core.training.forks import free_port
 
 
-def launch(world: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    places = {"OVSEG_DATA": world / "datasets", "OVSEG_RUNS": folder / "runs", "OVSEG_CACHE": world / "cache"}
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-        **{k: str(v) for k, v in places.items()},
-    }
-    command = [*LAUNCHER, "-m", "ovseg_cli.app", *arguments]
-    return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=300)
+def launch(folder: Path, *arguments: str) -> list[Forked]:
+    """Two processes in the environment that torch's launcher makes."""
+    shared = {"OVSEG_RUNS": str(folder / "runs"), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    shared |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+    return [Forked(list(arguments), folder, {**shared, **rank}) for rank in ranks]
 
 
-def test_eval_in_two_processes_counts_as_in_one_and_prints_once(cli, world, tmp_path, monkeypatch):
+def test_eval_in_two_processes_counts_as_in_one_and_prints_once(cli, tmp_path, monkeypatch):
     asked = [
         "eval",
         "maskclip",
@@ -38,9 +30,11 @@ def test_eval_in_two_processes_counts_as_in_one_and_prints_once(cli, world, tmp_
         "--json",
     ]
     monkeypatch.setenv("OVSEG_RUNS", str(tmp_path / "one"))
-    alone, two = cli(*asked), launch(world, tmp_path, *asked)
-    assert alone.code == 0 and two.returncode == 0, alone.err + two.stderr
-    documents = [json.loads(alone.out), json.loads(two.stdout)]
+    alone, two = cli(*asked), launch(tmp_path, *asked)
+    (first, told), (second, _) = (process.communicate() for process in two)
+    assert alone.code == 0 and [process.returncode for process in two] == [0, 0], alone.err + told
+    assert not second, "only the first process prints"
+    documents = [json.loads(alone.out), json.loads(first)]
     assert documents[0]["schema"] == documents[1]["schema"]
     files = [next(tmp_path.glob(f"{name}/*/results/*")) for name in ("one", "runs")]
     assert [len(list(path.parent.iterdir())) for path in files] == [1, 1]  # no journal is left

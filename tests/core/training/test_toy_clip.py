@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -23,6 +22,7 @@ from ovseg_cli.core.training import toy_factors
 from ovseg_cli.core.training.precision import choose_precision
 from ovseg_cli.core.training.toy_clip import CaptionedScenes, ToyClipTask, command_of, drop_patches, train_toy_clip
 from ovseg_cli.core.training.toy_clip_config import ToyClipConfig
+from tests.core.training import forks
 
 ASSET = Path(ovseg_cli.__file__).parent / "assets" / "toy_clip.safetensors"
 TINY = {
@@ -177,29 +177,17 @@ def test_same_config_gives_the_same_weights(tmp_path):
     assert one.digest == two.digest
 
 
-SCRIPT = """
-import sys
-import torch
-torch.set_num_threads(1)
-from pathlib import Path
-from ovseg_cli.core.reporter import Silent
-from ovseg_cli.core.training.toy_clip import train_toy_clip
-from ovseg_cli.core.training.toy_clip_config import ToyClipConfig
-train_toy_clip(ToyClipConfig(**{config}), Path({folder!r}), Silent())
-"""
-
-
 def test_terminated_training_with_a_worker_continues_to_the_same_weights(tmp_path):
     config = {**TINY, "iterations": 30, "workers": 1, "save_every": 10}
-    process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT.format(config=config, folder=str(tmp_path / "a"))], stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "a" / "metrics.jsonl").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    time.sleep(0.3)
-    os.kill(process.pid, signal.SIGTERM)
-    assert process.wait(30) != 0
+
+    def act():
+        torch.set_num_threads(1)
+        train_toy_clip(ToyClipConfig(**config), tmp_path / "a", Silent())
+
+    children = forks.start(act)
+    forks.wait_until((tmp_path / "a" / "metrics.jsonl").exists)
+    os.kill(children[0], signal.SIGTERM)
+    assert forks.codes(children) == [143]
     assert not (tmp_path / "a" / "clip.safetensors").exists()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
