@@ -29,7 +29,7 @@ FIGURE = ("--figures", "trusty-map", "--gpus", "0")
 SETTINGS = {"prompts": 2, "decoder_heads": 4, "window": 0, "stride": 0, "statistics": "clip", "decoder_layers": 2}
 
 
-def make_run(place, name="runs/tag", **settings):
+def make_run(place, name="runs/tag", training=None, **settings):
     """A finished run of TagCLIP with random weights."""
     torch.manual_seed(0)
     method = TagClip(load_clip("toy-clip"), TagClipConfig(side=96, resize="none", **SETTINGS, **settings))
@@ -39,6 +39,7 @@ def make_run(place, name="runs/tag", **settings):
         "clip": {"name": "toy-clip"},
         "method": method.config.model_dump(mode="json"),
         "vocabulary": {"training_names": list(names)},
+        **({"training": training} if training else {}),
     }
     run = create_run(place / "runs", "segmentation", "tagclip", "toy:combo", tables, path=place / name)
     save_file({k: v.contiguous() for k, v in method.trained_state().items()}, run.path / WEIGHTS)
@@ -109,6 +110,19 @@ def test_several_runs_have_a_figure_each(cli, run, tmp_path):
     assert {p.name for p in (tmp_path / "both").glob("*.png")} == {f"{STEM}-tag.png", f"{STEM}-other.png"}
     models = [row["model"] for row in json.loads(answer.out)["tables"][0]["rows"]]
     assert models[0] != models[3] and len(models) == 6
+
+
+def test_what_a_training_read_is_said_in_table_file_and_figure(cli, run, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(trusty, "draw_trusty_maps", lambda *args: drawn.append(args[-1]))
+    official = make_run(tmp_path, "runs/official", {"setting": "inductive", "trust_target": "official-unseen"})
+    answer = cli("report", run, official, *FIGURE, "--limit", "1", "--format", "json")
+    assert answer.code == 0, answer.err
+    (table,) = json.loads(answer.out)["tables"]
+    assert [bool(row["notes"]) for row in table["rows"]] == 3 * [False] + 3 * [True]
+    assert "† " in table["notes"][-1] and "training read where unseen classes are" in table["notes"][-1]
+    assert [any("unseen classes are" in line for line in below) for below in drawn] == [False, True]
+    assert TrustyMaps.load(official / f"{STEM}.json").notes and not TrustyMaps.load(run / f"{STEM}.json").notes
 
 
 def test_runs_without_a_map_are_refused_before_anything_is_loaded(cli, run, world, tmp_path):

@@ -31,12 +31,14 @@ from ovseg_cli.core.report.figure_inputs import (
     named_runs,
     pictures_of,
 )
+from ovseg_cli.core.report.remarks import sign_of
 from ovseg_cli.core.report.seen import SeenClasses
 from ovseg_cli.core.report.trusty_figure import Scene, draw_trusty_maps, mean_text
 from ovseg_cli.core.report.trusty_results import PARTS, PictureMeans, TrustyMaps
 from ovseg_cli.core.reporter import Reporter
 from ovseg_cli.core.runs import now, typed_command
 from ovseg_cli.core.runtime import Folders, open_runtime
+from ovseg_cli.core.training.starts import caveats_of
 from ovseg_cli.core.types import SigmoidPrediction
 
 if TYPE_CHECKING:
@@ -52,13 +54,14 @@ _WORDS = {"seen": "seen", "unseen": "unseen", "unlabelled": "without a class"}
 
 @dataclass(frozen=True)
 class _Model:
-    """A model that makes maps, and the names that it is asked for."""
+    """A model that makes maps, the names that it is asked for, and what must be said of its results."""
 
     choice: ModelChoice
     method: Any
     text: "TextFeatures"
     class_names: tuple[str, ...]
     seen: SeenClasses
+    notes: tuple[str, ...] = ()
 
     def trusty(self, sample: "Sample") -> torch.Tensor:
         """The map 1 - w of a picture at its own size, (H, W) in host memory."""
@@ -150,14 +153,15 @@ def _build(path: str, pictures: Pictures, device: torch.device, folders: Folders
     else:
         known = set(text.class_of_row[text.seen].tolist())
         seen = SeenClasses(tuple(i in known for i in range(vocabulary.num_classes)), "in training")
-    return _Model(choice, method, text, vocabulary.class_names, seen)
+    notes = tuple(caveats_of(type(method), choice.run.config)) if choice.run else ()
+    return _Model(choice, method, text, vocabulary.class_names, seen, notes)
 
 
 def _measured(caption: str, model: _Model, pictures: Pictures, path: Path, reporter: Reporter) -> TrustyMaps:
     """Read what was measured of the very same model and pictures; else measure, and keep it beside the figure."""
     vocabulary = vocabulary_of(pictures.choice, EvalRequest(), type(model.method), model.choice.run)
     prints = fingerprints_of(model.method, vocabulary, pictures)
-    if (found := _stored(path, prints, reporter)) is not None:
+    if (found := _stored(path, prints, model.notes, reporter)) is not None:
         reporter.say(f"{caption}: measured before, read from {path}")
         return found
     data = pictures.data
@@ -168,12 +172,12 @@ def _measured(caption: str, model: _Model, pictures: Pictures, path: Path, repor
         "run": str(model.choice.run.path) if model.choice.run else "",
     }
     means = tuple(model.means(sample) for sample in samples)
-    maps = TrustyMaps(model.method.name, pictures.choice.label, data.name, means, prints, facts)
+    maps = TrustyMaps(model.method.name, pictures.choice.label, data.name, means, prints, facts, model.notes)
     maps.save(path)
     return maps
 
 
-def _stored(path: Path, prints: dict[str, str], reporter: Reporter) -> TrustyMaps | None:
+def _stored(path: Path, prints: dict[str, str], notes: tuple[str, ...], reporter: Reporter) -> TrustyMaps | None:
     if not path.is_file():
         return None
     try:
@@ -181,7 +185,7 @@ def _stored(path: Path, prints: dict[str, str], reporter: Reporter) -> TrustyMap
     except DataError as error:
         reporter.warn(f"{error.message} It is measured anew.")
         return None
-    return found if found.fingerprints == prints else None
+    return found if (found.fingerprints, found.notes) == (prints, notes) else None
 
 
 def _draw(caption: str, model: _Model, maps: TrustyMaps, pictures: Pictures, out: Path) -> None:
@@ -193,6 +197,7 @@ def _draw(caption: str, model: _Model, maps: TrustyMaps, pictures: Pictures, out
     below = [f"Mean of the map over {len(maps.pictures)} pictures of {place}: {means_of(maps)}."]
     if not unseen:
         below.append("The model was trained on every class here, so nothing is unseen.")
+    below += maps.notes
     draw_trusty_maps(
         scenes,
         model.class_names,
@@ -233,19 +238,23 @@ def trusty_table(models: Iterable[tuple[str, TrustyMaps, bool]], place: str) -> 
         models: Caption, measurement, and whether the names are those it was trained on.
         place: Data and number of pictures, for the title.
     """
+    models = list(models)
+    away = not all(at_home for _, _, at_home in models)
+    signs = {text: sign_of(i) for i, text in enumerate(dict.fromkeys(t for _, maps, _ in models for t in maps.notes))}
     columns = (
         Column("model", "model"),
         Column("classes", "pixels of classes that are"),
         Column("pixels", "pixels", "count"),
         Column("mean", "mean of the map", "number", decimals=3),
+        *([Column("notes", "notes", shown=False)] if signs else []),
     )
-    rows, away = [], False
-    for caption, maps, at_home in models:
-        away = away or not at_home
-        rows += [
-            (Cell(caption), Cell(_WORDS[part]), Cell(maps.mean(part).pixels), Cell(maps.mean(part).mean))
-            for part in PARTS
-        ]
+    rows: list[tuple[Cell, ...]] = []
+    for caption, maps, _ in models:
+        label = Cell(caption, signs="".join(signs[text] for text in maps.notes))
+        remark = Cell(" ".join(maps.notes) or None)
+        for part in PARTS:
+            mean = maps.mean(part)
+            rows.append((label, Cell(_WORDS[part]), Cell(mean.pixels), Cell(mean.mean), *([remark] if signs else [])))
     notes = [
         "Map: 1 - w, 0 to 1; 1: the model trusts that it sees a class it was trained on.",
         "Seen: the labels of these classes were read in training.",
@@ -254,4 +263,6 @@ def trusty_table(models: Iterable[tuple[str, TrustyMaps, bool]], place: str) -> 
         notes.append(
             "Names of another data set: the map is used here (across = calibrated), which scores leave out by default."
         )
+    for text, sign in signs.items():
+        notes.append(f"{sign} {', '.join(caption for caption, maps, _ in models if text in maps.notes)}: {text}")
     return Table(f"Trusty map, {place}", columns, tuple(rows), tuple(notes))

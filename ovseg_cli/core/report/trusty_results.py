@@ -80,6 +80,7 @@ class TrustyMaps:
         pictures: What was measured.
         fingerprints: Of weights, data, settings, vocabulary and version: equal where a measurement is the same.
         facts: How it came about: run, command, time.
+        notes: What must be said wherever it is shown: labels that the training should not have read.
     """
 
     method: str
@@ -88,6 +89,7 @@ class TrustyMaps:
     pictures: tuple[PictureMeans, ...]
     fingerprints: dict[str, str] = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def mean(self, part: Part) -> Mean:
         """The mean over all pixels of a part, of all pictures together."""
@@ -121,7 +123,8 @@ class TrustyMaps:
                 PictureMeans(one["name"], *(_read_mean(one[part]) for part in PARTS)) for one in document["pictures"]
             )
             method, data, subset = (str(document[key]) for key in ("method", "data", "subset"))
-            return cls(method, data, subset, pictures, dict(document["fingerprints"]), dict(document["facts"]))
+            told = dict(document["fingerprints"]), dict(document["facts"]), tuple(document.get("notes", ()))
+            return cls(method, data, subset, pictures, *told)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{path}: is broken ({type(error).__name__}: {error}).", mend) from error
 
