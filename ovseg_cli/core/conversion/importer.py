@@ -57,7 +57,6 @@ class Imported:
         joint: Settings of the host that hold only where it makes this method's masks.
         facts: How it was trained, in the words of the method's training settings, where that is known.
         has_text: The text tower comes from the checkpoint too.
-        templates: Sentences that the code used for the data set; None: the method's own.
     """
 
     method: TrainedMethod
@@ -69,7 +68,6 @@ class Imported:
     joint: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)
     has_text: bool = True
-    templates: tuple[str, ...] | None = None
 
 
 def fill_generator(generator: nn.Module, found: Mapping[str, Tensor], where: str) -> None:

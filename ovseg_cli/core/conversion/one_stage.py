@@ -36,8 +36,6 @@ from ovseg_cli.core.nn.resnet_config import count_parts
 
 NO_EFFECT = "no gradient, no effect: inherited and never called, or behind the last layer's masks"
 BLOCKS = f"{BACKBONE}transformer.resblocks."
-ONE_SENTENCE = dict.fromkeys(("voc-20", "voc-21"), ("a photo of a {}",))
-"""Data sets whose text features the codes made with one sentence; all others with 15."""
 
 
 def import_zegclip(ledger: Ledger, asked: Asked) -> Imported:
@@ -81,7 +79,6 @@ def _import(method_class: Any, ledger: Ledger, asked: Asked) -> Imported:
         training_classes=classes,
         facts=facts,
         has_text=has_text,
-        templates=ONE_SENTENCE.get(asked.data.partition(":")[0]),
     )
 
 

@@ -74,7 +74,7 @@ def convert(request: ConvertRequest, folders: Folders, reporter: Reporter) -> Co
     if imported.has_clip and imported.has_text and (request.clip or request.pretrained):
         raise UsageError(f"--clip: {where} holds its own CLIP.", "Leave --clip and --pretrained out.")
     _check_training_classes(imported, data, where)
-    own = imported.templates or default_templates(type(imported.method))
+    own = default_templates(type(imported.method), data=data.spec.name if data else "")
     checks = _check_order(request, checkpoint, data, imported, templates or own)
     source = "default; code" if templates is None else "--config / --set"
     for note in checkpoint.beside:

@@ -62,6 +62,8 @@ class Method(nn.Module, ABC):
     trains: ClassVar[str] = "nothing"
     templates: ClassVar[str | None] = None
     """Template set of the method's paper, where the data set's spec names none."""
+    templates_on: ClassVar[dict[str, tuple[str, ...]]] = {}
+    """Sentences that the paper reads instead on some data sets, by their names."""
     name_variants: ClassVar[tuple[str, ...]] = ()
     """Class names of the method's paper, as ids of name variants, the preferred one first; none: the data set's."""
     extra_templates: ClassVar[dict[str, str]] = {}

@@ -204,6 +204,8 @@ class OneStageMethod(TrainedMethod):
     Config = OneStageConfig
     Training = OneStageTraining
     config: OneStageConfig
+    templates = "zegclip"
+    templates_on: ClassVar[dict[str, tuple[str, ...]]] = dict.fromkeys(("voc-20", "voc-21"), ("a photo of a {}",))
     sources: ClassVar[dict[str, Source]] = METHOD_SOURCES
     training_sources: ClassVar[dict[str, Source]] = TRAINING_SOURCES
 

@@ -117,7 +117,6 @@ class TagClip(OneStageMethod):
     Training = TagClipTraining
     config: TagClipConfig
     recipe: TagClipTraining
-    templates = "zegclip"
     sources: ClassVar[dict[str, Source]] = {
         **METHOD_SOURCES,
         "token": Source("paper", "section 3"),

@@ -15,10 +15,20 @@ from ovseg_cli.core.reporter import Reporter
 from ovseg_cli.core.types import TextFeatures, Vocabulary
 
 
-def default_templates(method: type[Method], spec_templates: Sequence[str] | None = None) -> tuple[str, ...]:
-    """Return the sentences where the user named none: the data set's, else the method's, else CLIP's."""
+def default_templates(
+    method: type[Method], spec_templates: Sequence[str] | None = None, data: str = ""
+) -> tuple[str, ...]:
+    """Return the sentences where the user named none: the data set's, else the method's, else CLIP's.
+
+    Args:
+        method: The method; some read others on a certain data set.
+        spec_templates: Those of the data set.
+        data: Name of the data set that a model is trained on; it then reads the same everywhere.
+    """
     if spec_templates:
         return tuple(spec_templates)
+    if data in method.templates_on:
+        return method.templates_on[data]
     return PHOTO if method.templates is None else template_set(method.templates)
 
 

@@ -20,6 +20,7 @@ Paper and code:
   nothing. The author named both when a user's COCO result was 7 points low.
 * The decoder's layers begin as copies of one, as in the code.
 * Pictures are normalised by ImageNet's statistics, as in the code.
+* Names stand in 15 sentences, on VOC in one without a period, as in the code.
 * Parts of the published decoder that have neither effect nor gradient (self-attention, the end of the last layer) are
   not built.
 * Self-training starts from the end of an inductive run; the code starts from the middle of its schedule.
@@ -64,7 +65,6 @@ class ZegClip(OneStageMethod):
     Config = ZegClipConfig
     Training = ZegClipTraining
     config: ZegClipConfig
-    templates = "zegclip"
     training_sources: ClassVar[dict[str, Source]] = {
         **TRAINING_SOURCES,
         "focal_weight": Source("code", "100 in training; 20 stands in files that train nothing"),

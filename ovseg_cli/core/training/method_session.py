@@ -161,7 +161,8 @@ def _inherited_caveats(plan: MethodPlan, folders: Folders, reporter: Reporter) -
 def vocabulary_of(plan: MethodPlan) -> Vocabulary:
     """All names, and the templates, that a method is trained with; `plan.classes` is its part in the training."""
     method_class = registry.METHODS[plan.model.method].load()
-    return plan.data.spec.vocabulary(plan.data.split, default_templates(method_class, plan.data.spec.preset.templates))
+    spec = plan.data.spec
+    return spec.vocabulary(plan.data.split, default_templates(method_class, spec.preset.templates, spec.name))
 
 
 def _train(

@@ -6,6 +6,7 @@ import torch
 from ovseg_cli.core.clip.prompts import PHOTO, template_set
 from ovseg_cli.core.methods import texts
 from ovseg_cli.core.methods.texts import default_templates, method_text, names_of, seen_rows, training_vocabulary
+from ovseg_cli.core.registry import METHODS
 from ovseg_cli.core.types import Vocabulary
 from tests.core.methods.tiny_methods import tiny_method
 
@@ -50,6 +51,14 @@ def test_templates_are_the_data_set_s_else_the_method_s_else_clip_s():
     freeseg, clip = type(tiny_method("freeseg")), type(tiny_method("clip"))
     assert default_templates(freeseg, ["{}"]) == ("{}",)
     assert default_templates(freeseg) == template_set(freeseg.templates) and default_templates(clip) == PHOTO
+
+
+def test_one_stage_methods_read_one_sentence_on_voc_and_fifteen_elsewhere():
+    for name in ("zegclip", "tagclip"):
+        method = METHODS[name].load()
+        assert default_templates(method, data="voc-20") == ("a photo of a {}",), "as their codes do, without a period"
+        assert len(default_templates(method, data="coco-stuff")) == len(default_templates(method)) == 15
+        assert default_templates(method, ["{}"], "voc-20") == ("{}",)
 
 
 def test_further_roles_read_their_own_templates_unless_the_user_chose_some(monkeypatch):
