@@ -265,3 +265,10 @@ def test_a_prediction_with_a_background_takes_the_method_s_threshold():
     assert model.query("red, background/thing").readout.threshold == 0.2
     assert model.query("red, background/thing", background_threshold=0.5).readout.threshold == 0.5
     assert model.query("red, green").readout.threshold is None
+
+
+def test_a_run_s_own_names_are_those_of_the_paper():
+    vocabulary = Segmenter(tiny_method("sclip"), data="voc-21")._own_vocabulary()
+    assert vocabulary.synonyms == tuple(map(tuple, load_spec("voc-21").texts("sclip")))
+    plain_clip = Segmenter(tiny_method("clip"), data="voc-21")._own_vocabulary()
+    assert plain_clip.synonyms[0] == ("background",)
