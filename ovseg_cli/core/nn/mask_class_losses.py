@@ -24,10 +24,14 @@ from torch.nn import functional as F
 from ovseg_cli.core.nn.resize import bilinear_axis
 
 ALPHA = 0.25
+_untranslated: Any = torch._disable_dynamo
+"""Keeps torch.compile away from loops over classes, which would be translated for every batch anew and fail. As
+`torch.compiler.disable`, but what that needs is imported at the first call: it takes seconds."""
 VALUES_AT_ONCE = (1 << 18, 1 << 24)
 """Class-by-pixel values of a picture that exist at once: what fits a processor's cache; what keeps a GPU busy."""
 
 
+@_untranslated
 def mask_class_sums(small: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Sum focal and dice loss over pictures and classes.
 
@@ -53,7 +57,7 @@ def binary_focal_sum(small: Tensor, target: Tensor) -> Tensor:
         Scalar with gradient: the sum over pictures of the mean over pixels.
     """
     labels = target.long() - 1  # the one class, or none
-    return _MaskClassSums.apply(small[:, None].float(), labels)[0]
+    return mask_class_sums(small[:, None], labels)[0]
 
 
 def present_pairs(labels: Tensor) -> int:

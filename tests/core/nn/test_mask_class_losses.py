@@ -141,3 +141,16 @@ def test_sums_are_made_in_float32_whatever_surrounds_them():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         for found, wanted in zip(mask_class_sums(small, labels), expected, strict=True):
             torch.testing.assert_close(found, wanted)
+
+
+def test_torch_compile_leaves_the_sums_as_they_are():
+    def loss(small, labels):
+        return sum(mask_class_sums(2 * small, labels)) + binary_focal_sum(2 * small[:, 0], labels > 0)
+
+    compiled = torch.compile(loss, backend="eager", dynamic=True)
+    for side in (8, 12):
+        small, labels = case(2, 4, (3, 3), (side, side))
+        small.requires_grad_()
+        torch.testing.assert_close(compiled(small, labels), loss(small, labels))
+        compiled(small, labels).backward()
+        assert small.grad.any()
