@@ -70,7 +70,7 @@ def _import(method_class: Any, ledger: Ledger, asked: Asked) -> Imported:
     config, choices = choose_settings(method_class, told, official, recipe, _settings(told, asked, clip), ledger.where)
     method = method_class(clip, config)
     _fill(method, ledger, prompts)
-    choices += [Choice(f"training: {key}", value, source_of(key, classes)) for key, value in facts.items()]
+    choices += [Choice(f"training: {key}", value, source_of(key, value, classes)) for key, value in facts.items()]
     return Imported(
         method,
         clip,

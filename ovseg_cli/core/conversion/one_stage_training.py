@@ -34,15 +34,18 @@ def facts_of(method: str, setting: str | None, told: Mapping[str, Any]) -> dict[
     return facts
 
 
-def source_of(fact: str, classes: int | None) -> str:
+def source_of(fact: str, value: str, classes: int | None) -> str:
     """Return where a fact comes from.
 
     Args:
         fact: Its name.
+        value: What it is.
         classes: Names in the loss, None where the file does not tell.
     """
     if fact in _SOURCES:
         return _SOURCES[fact]
+    if value == "transductive":
+        return f"all {classes} names in the loss; if it was trained on all labels, say so: --data NAME:none"
     return "--data, and the number of names in the loss" if classes else "--data; the file does not tell more"
 
 

@@ -124,6 +124,7 @@ def test_names_in_the_loss_tell_the_setting(converted, data, method):
     state[EMPTY] = torch.ones(len(SIX) + 1)
     found = converted(state, method, "--data", data)
     assert found["training"] == {"setting": "transductive", **starred, **official}
+    assert "--data NAME:none" in rows_of(found)["training: setting"]["source"], "no file tells it from supervised"
     assert rows_of(found)["gamma"] == {
         "setting": "gamma",
         "value": 0.0,
