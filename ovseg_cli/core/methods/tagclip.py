@@ -204,7 +204,15 @@ class TagClip(OneStageMethod):
 
     @classmethod
     def implied(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Scores are calibrated in the inductive setting alone, and weighed where there is a token."""
+        """Scores are calibrated in the inductive setting alone, and weighed where there is a token.
+
+        Raises:
+            UsageError: A target is given to a token that is off: labels would be read, and the run marked, for nothing.
+        """
+        target = settings.get("trust_target", "seen-vs-rest")
+        if settings.get("token") is False and target != "seen-vs-rest":
+            what = f"tagclip: trust_target {target} is what the token learns, which is off (token = false)."
+            raise UsageError(what, "Leave one of the two out.")
         found = super().implied(settings)
         plain = bool(found) or settings.get("token") is False
         return {**found, **({"fusion": "none"} if plain else {})}

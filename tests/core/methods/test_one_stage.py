@@ -249,6 +249,8 @@ def test_settings_that_follow_from_others():
         assert ZegClip.implied({"setting": setting}) == {"gamma": 0.0}
         assert TagClip.implied({"setting": setting}) == {"gamma": 0.0, "fusion": "none"}
     assert TagClip.implied({"token": False}) == {"fusion": "none"}
+    with pytest.raises(UsageError, match="trust_target official-unseen is what the token learns, which is off"):
+        TagClip.implied({"token": False, "trust_target": "official-unseen"})
 
 
 def test_self_training_comes_second():
