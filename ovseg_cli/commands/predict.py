@@ -49,7 +49,7 @@ def predict(
     from ovseg_cli.core.data.find import find_data
     from ovseg_cli.core.errors import UsageError
     from ovseg_cli.core.methods.build import choose_model
-    from ovseg_cli.core.prediction.class_lists import parse_classes
+    from ovseg_cli.core.prediction.class_lists import read_classes
     from ovseg_cli.core.prediction.folders import find_pictures
     from ovseg_cli.core.runtime import folders
 
@@ -67,6 +67,8 @@ def predict(
     jobs = find_pictures(images, out)
     if chosen is None and choice.run is not None and classes is None:
         chosen = find_data(*choice.run.data, places)
+    if classes is not None:
+        read_classes(str(classes))  # what is wrong with them is said before anything is loaded
 
     from ovseg_cli.core.clip.prompts import resolve_templates
     from ovseg_cli.core.prediction.folders import predict_folder
@@ -74,10 +76,10 @@ def predict(
     from ovseg_cli.core.runtime import open_runtime
 
     sentences = resolve_templates([templates]) if templates else None
-    words = chosen.spec.vocabulary(chosen.split, sentences) if chosen else parse_classes(str(classes), sentences)
     reporter = console.TerminalReporter()
     segmenter = Segmenter.build(choice, open_runtime(gpus), places.cache, reporter)
-    query = segmenter.query(words, background_threshold=background)
+    words = segmenter.vocabulary_of(chosen) if chosen else str(classes)
+    query = segmenter.query(words, sentences, background_threshold=background)
     done = predict_folder(segmenter, jobs, query, out, reporter)
     views.show_predictions(done, out, json)
     if error := done.error():

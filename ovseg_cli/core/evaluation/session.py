@@ -3,7 +3,7 @@
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -143,6 +143,9 @@ def _score_one(
         reporter.say(f"{choice.label}: {said}")
     readout = readout_of(request, vocabulary, method)
     facts = _facts(choice, subset, prepared, method, vocabulary, run, request, runtime)
+    if remark := method.remark(text):
+        reporter.say(f"{choice.label}: {remark}")
+        facts = replace(facts, notes=(*facts.notes, remark))
     stem = result_name(choice, subset, request, _changed(model, request))
     path = run.path / "results" / f"{stem}.json"
     journal = path.with_suffix(".unfinished.jsonl")

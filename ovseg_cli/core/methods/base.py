@@ -106,6 +106,10 @@ class Method(nn.Module, ABC):
         """Probability below which a pixel becomes background, where there is one and the user says nothing."""
         return None
 
+    def remark(self, text: TextFeatures) -> str | None:
+        """Return what must be said of scores of these names, besides the settings; None where nothing is."""
+        return None
+
     def resize_rule(self) -> ResizeRule:
         """How large a picture becomes: multiples of the patch."""
         config = self.config

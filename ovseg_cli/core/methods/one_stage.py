@@ -339,6 +339,17 @@ class OneStageMethod(TrainedMethod):
         found = score_windows(canvases, boxes, self.config.windows_per_batch, score)
         return [torch.tensor(windows) for windows in boxes], [torch.stack(logits) for logits in found]
 
+    def remark(self, text: TextFeatures) -> str | None:
+        """Say where calibration is left out, since the names are not those of the training."""
+        has_map = getattr(self.config, "fusion", "none") != "none"
+        if text.at_home or self.config.across == "calibrated" or not (self.config.gamma or has_map):
+            return None
+        what = "gamma, trust map and token" if has_map else "gamma"
+        return (
+            f"These are not the names that {self.title} was trained on: scored without {what}, as the papers' tables "
+            "across data sets are; --set across=calibrated takes the classes that were seen by name."
+        )
+
     def seen_rows(self, text: TextFeatures) -> Tensor | None:
         """Return (M,) bool, the rows that calibration takes for seen; None where nothing is calibrated."""
         return text.seen if text.at_home or self.config.across == "calibrated" else None

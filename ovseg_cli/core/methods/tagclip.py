@@ -20,7 +20,8 @@ Because queries meet, the scores of a name depend on all other names: names are 
 Paper and code:
 * **Target of the token.** The paper: a map of seen 1 / unseen 0. The code reads where objects of unseen classes are in
   the training pictures (`trust_target = official-unseen`): not what they are, but more than an inductive method may
-  know. The default `seen-vs-rest` needs seen labels alone: every other pixel, background too, counts as not seen.
+  know. The default `seen-vs-rest` needs seen labels alone: every other pixel, background and padding too, counts as not
+  seen.
   Results of the official one are marked wherever they are printed.
 * The published transductive code never makes a pseudo label. Here it does (methods/one_stage.py).
 * Only the configurations of the inductive evaluation weigh scores by the map; so do we: `fusion` is `both` in the

@@ -33,6 +33,7 @@ from ovseg_cli.core.runtime import Runtime, folders, open_runtime
 from ovseg_cli.core.types import Readout, TextFeatures, Vocabulary
 
 if TYPE_CHECKING:
+    from ovseg_cli.core.data.specs import DataChoice
     from ovseg_cli.core.methods.base import Method
     from ovseg_cli.core.methods.build import ModelChoice
 
@@ -66,6 +67,8 @@ class Segmenter:
         data: Label of the data set that it was made on (`toy:combo`), whose names are the default; or None.
         cache: Folder of the disk cache of text features; None encodes anew.
         reporter: Receives warnings, for instance about words that the model never saw.
+        unseen: The class split of the user's own that it was made with, if there was one.
+        templates: Sentences that its run keeps, which it is scored with; None: those of its data set or its method.
     """
 
     def __init__(
@@ -74,10 +77,13 @@ class Segmenter:
         data: str | None = None,
         cache: Path | None = None,
         reporter: Reporter | None = None,
+        unseen: str | None = None,
+        templates: Sequence[str] | None = None,
     ):
         self.method = method
         self.label = f"{method.name} {method.clip.name}"
-        self.data = data
+        self.data, self.unseen = data, unseen
+        self.templates = None if templates is None else tuple(templates)
         self.cache = cache
         self.reporter = reporter or Silent()
         self._queries: dict[tuple[Any, ...], Query] = {}
@@ -99,8 +105,12 @@ class Segmenter:
         """
         from ovseg_cli.core.methods.build import build_method
 
-        data = (choice.run.config["run"].get("data") if choice.run else None) or None
-        return cls(build_method(choice, runtime.device, reporter), data, cache, reporter)
+        method = build_method(choice, runtime.device, reporter)
+        if choice.run is None or not choice.run.config["run"].get("data"):
+            return cls(method, None, cache, reporter)
+        data, unseen = choice.run.data
+        kept = choice.run.config.get("vocabulary", {}).get("templates")
+        return cls(method, data, cache, reporter, unseen, kept)
 
     @torch.no_grad()
     def predict(
@@ -208,17 +218,23 @@ class Segmenter:
             names = self._own_vocabulary()
         if isinstance(names, Vocabulary):
             return names if templates is None else replace(names, templates=resolve_templates(templates))
-        return parse_classes(names, templates)
+        return parse_classes(names, templates or self.templates)
 
     def _own_vocabulary(self) -> Vocabulary:
+        """Names, class split and sentences that the run is scored with."""
         from ovseg_cli.core.data.find import find_data
-        from ovseg_cli.core.data.specs import NO_SPLIT
-        from ovseg_cli.core.methods.texts import default_names
 
         if self.data is None:
             raise UsageError(f"{self.label}: there are no class names to look for.", 'Give some: --classes "cat, dog".')
-        spec = find_data(f"{self.data.partition(':')[0]}:{NO_SPLIT}", None, folders()).spec
-        return spec.vocabulary(variant=default_names(type(self.method), [v.id for v in spec.name_variants]))
+        return self.vocabulary_of(find_data(self.data, self.unseen, folders()))
+
+    def vocabulary_of(self, choice: "DataChoice") -> Vocabulary:
+        """Return the names of a data set as this model is scored with them."""
+        from ovseg_cli.core.methods.texts import default_names, default_templates
+
+        spec, method = choice.spec, type(self.method)
+        templates = self.templates or default_templates(method, spec.preset.templates)
+        return spec.vocabulary(choice.split, templates, default_names(method, [v.id for v in spec.name_variants]))
 
     def _encode(self, vocabulary: Vocabulary, threshold: float | None) -> Query:
         from ovseg_cli.core.clip.text import unknown_words
@@ -226,6 +242,8 @@ class Segmenter:
 
         clip = self.method.clip
         text = method_text(self.method, vocabulary, self.cache, self.reporter).to(clip.device)
+        if remark := self.method.remark(text):
+            self.reporter.say(remark)
         names, background = vocabulary.class_names, vocabulary.background
         if threshold is None and background is not None:
             threshold = self.method.background_threshold

@@ -5,10 +5,12 @@ from typing import Any
 
 import tomli_w
 
+from ovseg_cli.core import registry
 from ovseg_cli.core.clip.model import RUN_FILE
 from ovseg_cli.core.data.dataset import PreparedData
 from ovseg_cli.core.files import write_bytes, write_text
 from ovseg_cli.core.methods.build import FIRST_STEP
+from ovseg_cli.core.methods.texts import default_templates
 from ovseg_cli.core.runs import CONFIG, FINISHED, HOST, WEIGHTS, Run, list_runs
 from ovseg_cli.core.runtime import Folders
 from ovseg_cli.core.training.request import MethodPlan
@@ -18,14 +20,18 @@ TAKEN = {HOST: "masks", FIRST_STEP: "weights"}
 
 
 def matching_run(plan: MethodPlan, folders: Folders) -> Run | None:
-    """The newest finished run with the same data, CLIP, settings and seed."""
-    model, prepared = plan.model, PreparedData.open(plan.data.spec, folders)
+    """The newest finished run with the same data, CLIP, sentences, settings and seed."""
+    model, spec = plan.model, plan.data.spec
+    prepared = PreparedData.open(spec, folders)
+    method_class = registry.METHODS[model.method].load()
+    templates = list(default_templates(method_class, spec.preset.templates, spec.name))
     clip = {k: v for k, v in {"name": model.clip, "pretrained": model.pretrained}.items() if v is not None}
     wanted = {"clip": clip, "method": _plain(plan.config), "training": _plain(plan.training)}
     for run in list_runs(folders.runs):
         same = run.kind in ("segmentation", *TAKEN) and run.method == model.method and run.is_finished
         same = same and run.config["run"]["data"] == plan.data.label and (run.path / WEIGHTS).is_file()
         same = same and run.config.get("vocabulary", {}).get("unseen") == plan.request.unseen
+        same = same and run.config.get("vocabulary", {}).get("templates") == templates
         same = same and run.config.get("fingerprints", {}).get("data") == prepared.fingerprint
         tables = {key: dict(run.config.get(key, {})) for key in wanted}
         if same and all(_same_settings(tables[key], wanted[key]) for key in wanted):

@@ -1,5 +1,7 @@
 """What ZegCLIP and TagCLIP share, and where they differ: settings, scores, calibration, losses, self-training."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -488,3 +490,12 @@ def test_masks_have_the_mean_score_of_their_pixels(name):
     torch.testing.assert_close(found, torch.logit(expected, eps=1e-6), atol=1e-4, rtol=1e-3)
     with pytest.raises(ShapeError, match="differ in height or width"):
         method.classify_masks(picture(), masks[:, :20], text())
+
+
+def test_names_of_elsewhere_are_scored_without_calibration_and_the_score_says_so():
+    text = replace(TextFeatures.of_classes(torch.eye(2)), at_home=False)
+    away = {name: tiny_method(name).remark(text) for name in ("zegclip", "tagclip")}
+    assert "without gamma," in str(away["zegclip"]) and "trust map and token" in str(away["tagclip"])
+    assert tiny_method("tagclip").remark(replace(text, at_home=True)) is None
+    assert tiny_method("zegclip", across="calibrated").remark(text) is None
+    assert tiny_method("tagclip", gamma=0.0, fusion="none").remark(text) is None, "there is nothing to leave out"

@@ -48,10 +48,14 @@ class FixedScores:
     name = "fixed"
     probability_scale = 1.0
     templates = None
+    templates_on: dict = {}
     extra_templates: dict = {}
 
     def __init__(self, clip, scores: list[list[float]]):
         self.clip, self.scores = clip, torch.tensor(scores)[:, None]
+
+    def remark(self, text):
+        return None
 
     def predict(self, images, text):
         return [DensePrediction(self.scores, tuple(image.shape[-2:])) for image in images]
@@ -220,9 +224,18 @@ def test_model_shows_itself_in_one_line(model: Segmenter):
 
 
 def test_names_of_the_data_are_known_whatever_the_split(model: Segmenter):
-    for label in ("toy", "toy:novel", "toy:custom-0123abcd"):
-        model.data = label
+    for label, unseen in (("toy", None), ("toy:novel", None), ("toy", "red striped toy")):
+        model.data, model.unseen = label, unseen
         assert len(model.query().class_names) == 32
+
+
+def test_a_run_s_own_names_are_read_as_it_is_scored(model: Segmenter):
+    """Its class split and the sentences that it keeps: else calibrated methods would score other names than `eval`."""
+    model.data, model.templates = "toy:novel", ("one {}",)
+    own = model._vocabulary(None, None)
+    assert own.templates == ("one {}",) and sum(own.unseen) == 7
+    assert model._vocabulary("red, green", None).templates == ("one {}",)
+    assert model._vocabulary("red, green", ["two {}"]).templates == ("two {}",)
 
 
 def split_of(*unseen: bool, background: int | None = None) -> Vocabulary:
