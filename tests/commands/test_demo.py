@@ -1,6 +1,7 @@
 """The demo: runs whole, computes what it prints, and does again only what is missing."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +16,23 @@ from ovseg_cli.core.reporter import Silent
 from ovseg_cli.core.runs import open_run
 from tests.commands.processes import forking
 
-SHORTEST = {"host": {"iterations": 1}, "iterations": 1}
+SHORT = {"iterations": 1, "batch_size": 2, "workers": 0}
+SHORT_MAFT = {"host": SHORT, "proposals": "live", **SHORT}
+"""Masks of the pictures of one step alone: a cache would hold those of all."""
 
 
 @pytest.fixture(scope="module")
-def outcome(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+def outcome(world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    """The folder of a demo that found the toy world prepared, and its document."""
     from tests.commands.conftest import run_command
 
     patch = pytest.MonkeyPatch()
     patch.chdir(tmp_path_factory.mktemp("demo"))
+    shutil.copytree(world / "datasets", "ovseg-demo/datasets")
     patch.setenv("OVSEG_CACHE", "cache")
     patch.setattr(plan, "QUICK_IMAGES", 12)
-    patch.setattr(plan, "QUICK_MAFT", SHORTEST)
-    patch.setattr(plan, "QUICK_ONE_STAGE", {"iterations": 1})
+    patch.setattr(plan, "QUICK_MAFT", SHORT_MAFT)
+    patch.setattr(plan, "QUICK_ONE_STAGE", SHORT)
     patch.setattr(training, "subprocess", forking)
     answer = run_command("demo", "--quick", "--gpus", "0", "--json")
     assert answer.code == 0, answer.err
@@ -126,8 +131,8 @@ def test_full_demo_trains_each_seed_once(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(plan, "QUICK_IMAGES", 4)
     short = {"iterations": 2, "batch_size": 4, "warmup": 1, "workers": 0, "figure_scenes": 2}
     monkeypatch.setattr(plan, "TRAINING", short)
-    monkeypatch.setattr(plan, "QUICK_MAFT", SHORTEST)
-    monkeypatch.setattr(plan, "QUICK_ONE_STAGE", {"iterations": 1})
+    monkeypatch.setattr(plan, "QUICK_MAFT", SHORT_MAFT)
+    monkeypatch.setattr(plan, "QUICK_ONE_STAGE", SHORT)
     request = plan.DemoRequest(tmp_path / "demo", quick=True, full_seeds=2, words="lava, snow", gpus=0)
     table = run.run_demo(request, Silent()).tables[0].records()
     assert [row["seeds"] for row in table] == ["0 1"] * len(plan.rows_of(request))
@@ -147,8 +152,8 @@ def test_pictures_show_what_was_scored(outcome: tuple[Path, dict], monkeypatch: 
 
     place, document = outcome
     monkeypatch.chdir(place)
-    monkeypatch.setattr(plan, "QUICK_MAFT", SHORTEST)
-    monkeypatch.setattr(plan, "QUICK_ONE_STAGE", {"iterations": 1})
+    monkeypatch.setattr(plan, "QUICK_MAFT", SHORT_MAFT)
+    monkeypatch.setattr(plan, "QUICK_ONE_STAGE", SHORT)
     request = plan.DemoRequest(Path("ovseg-demo"), quick=True, gpus=0)
     (tuned,) = training.trained_runs(["toy-clip"], request, Silent())
     for row, scored in zip(plan.rows_of(request), document["tables"][0]["rows"], strict=True):
