@@ -156,7 +156,7 @@ def test_an_empty_vocabulary_is_refused(clip):
 def test_sets_hold_one_place_for_the_name():
     sizes = {name: len(template_set(name)) for name in NAMES}
     published = {"single": 1, "imagenet-select": 8, "imagenet": 80, "vild": 14, "sculpture": 1, "zegformer-regions": 32}
-    assert sizes == {"photo": 1, **published}
+    assert sizes == {"photo": 1, "zegclip": 15, **published}
     for name in NAMES:
         assert all(t.count("{}") == 1 and t.format("X").count("X") == 1 for t in template_set(name))
     assert template_set("imagenet")[0] == "a bad photo of a {}."
