@@ -12,6 +12,7 @@ from ovseg_cli.core.errors import OvsegError, unknown_name
 from ovseg_cli.core.report.cells import Column, Table
 from ovseg_cli.core.runs import CONFIG, open_run
 from ovseg_cli.core.settings_tables import SETTING_COLUMNS, method_tables, run_tables
+from ovseg_cli.core.training.starts import caveats_of
 
 if TYPE_CHECKING:
     from ovseg_cli.core.data.specs import ClassSplit, Spec
@@ -96,6 +97,8 @@ def _explain_run(name: str) -> Explanation:
         ("finished", "yes" if run.is_finished else "no"),
         ("results", ", ".join(path.stem for path in run.result_files()) or "none"),
     ]
+    if run.method in registry.METHODS:
+        facts += [("mind", text) for text in caveats_of(registry.METHODS[run.method].load(), run.config)]
     return Explanation(name, entry.title if entry else run.method, tuple(facts), tuple(run_tables(run)))
 
 

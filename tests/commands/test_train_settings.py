@@ -352,6 +352,9 @@ def test_what_was_read_of_unseen_pixels_stands_at_every_score(cli: Callable[...,
     assert train(cli, "tagclip", "--setting", "transductive", "--init", first).code == 0
     second = new_run(tmp_path, first)
     assert config_of(second)["training"]["trust_target"] == "seen-vs-rest" and notes(second) == [official]
+    assert official in " ".join(cli("show", str(second)).out.split())
+    result = json.loads(next((second / "results").glob("*.json")).read_text())
+    assert result["protocol"]["training"]["init"] == "a run", "its path would set rows apart that differ in nothing"
     words = ("--setting", "transductive", "--set", "inductive.trust_target=official-unseen")
     assert train(cli, "tagclip", *words, "--set", "self_training=starred").code == 0
     third = new_run(tmp_path, first, second)

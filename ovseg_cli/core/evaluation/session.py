@@ -251,6 +251,7 @@ def _facts(
     training = dict(run.config.get("training", {}))
     if training:  # of two seeds of one recipe the protocol is the same, so that a report can average them
         seed = int(training.pop("seed", seed))
+        training |= {"init": "a run"} if training.get("init") else {}  # its path would set its seeds apart
     notes = []
     if subset in prepared.shortfall:
         have, official = prepared.shortfall[subset]
