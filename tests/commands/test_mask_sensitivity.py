@@ -52,7 +52,8 @@ def test_pictures_table_and_measurement_are_made_once(cli, run):
 
 
 def test_cache_of_proposals_takes_the_place_of_changed_masks(cli, run, tmp_path, world, monkeypatch):
-    shutil.copytree(world / "datasets", tmp_path / "datasets", symlinks=True)
+    others_caches = shutil.ignore_patterns("proposals")  # other tests leave some in the world that all share
+    shutil.copytree(world / "datasets", tmp_path / "datasets", symlinks=True, ignore=others_caches)
     monkeypatch.setenv("OVSEG_DATA", str(tmp_path / "datasets"))
     none = cli("report", run, *FIGURES, "--proposals", "superpixels")
     assert none.code == 3 and "ovseg propose superpixels" in none.err

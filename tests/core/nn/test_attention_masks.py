@@ -87,7 +87,7 @@ def test_layers_begin_as_copies_or_each_by_itself():
     bound = math.sqrt(6 / (FFN + DIM))
     weights = [layer.linear1.weight for layer in drawn.layers[:2]]
     assert not weights[0].equal(weights[1])
-    assert all(0.9 * bound < float(weight.abs().max()) <= bound for weight in weights)
+    assert all(0.9 * bound < float(weight.detach().abs().max()) <= bound for weight in weights)
 
 
 @torch.no_grad()
