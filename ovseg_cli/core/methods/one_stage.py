@@ -339,15 +339,23 @@ class OneStageMethod(TrainedMethod):
         found = score_windows(canvases, boxes, self.config.windows_per_batch, score)
         return [torch.tensor(windows) for windows in boxes], [torch.stack(logits) for logits in found]
 
+    @property
+    def calibration(self) -> str | None:
+        """Name what tells seen from unseen scores, as the settings are; None where nothing does."""
+        return "gamma" if self.config.gamma else None
+
     def remark(self, text: TextFeatures) -> str | None:
-        """Say where calibration is left out, since the names are not those of the training."""
-        has_map = getattr(self.config, "fusion", "none") != "none"
-        if text.at_home or self.config.across == "calibrated" or not (self.config.gamma or has_map):
+        """Say where calibration is left out: the names are not those of the training, or nobody knows these."""
+        if self.calibration is None or self.seen_rows(text) is not None:
             return None
-        what = "gamma, trust map and token" if has_map else "gamma"
+        if text.seen is None:
+            return (
+                f"Nobody knows which names this {self.title} was trained on: scored without {self.calibration}; "
+                "`ovseg convert --data` says it."
+            )
         return (
-            f"These are not the names that {self.title} was trained on: scored without {what}, as the papers' tables "
-            "across data sets are; --set across=calibrated takes the classes that were seen by name."
+            f"These are not the names that this {self.title} was trained on: scored without {self.calibration}, as the "
+            "papers' tables across data sets are; --set across=calibrated takes the classes that were seen by name."
         )
 
     def seen_rows(self, text: TextFeatures) -> Tensor | None:

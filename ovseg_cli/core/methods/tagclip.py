@@ -163,6 +163,11 @@ class TagClip(OneStageMethod):
         masks = on_grid(self.decoder(self.descriptor(picture, rows), patches.flatten(1, 2)), patches)
         return (masks, None) if token is None else (masks[:, :-1], masks[:, -1])
 
+    @property
+    def calibration(self) -> str | None:
+        """Name what tells seen from unseen scores: with a fusion, the map and the token that makes it, too."""
+        return "gamma, trust map and token" if self.config.fusion != "none" else super().calibration
+
     def gate(self, seen: Tensor) -> Tensor | None:
         """Return -1 for seen rows (times 1 - w) and 1 for unseen ones (times w), as far as `fusion` asks for it."""
         if self.config.fusion == "none":

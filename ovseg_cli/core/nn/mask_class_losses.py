@@ -14,7 +14,7 @@ the backward pass, some ten tensors of B·C·H·W. Here a few classes at a time 
 gradients by their small logits are computed at once, and all that is full-size is forgotten.
 """
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -101,6 +101,25 @@ def _weights(small: Tensor, labels: Tensor, axis: int) -> Tensor:
     return bilinear_axis(int(small.shape[2 + axis]), target).weights(torch.arange(target)).to(small)
 
 
+@dataclass(frozen=True)
+class _Present:
+    """A class of the picture among the rows.
+
+    Attributes:
+        row: Its row.
+        own: Its pixels, flat positions.
+        p, cost: There the probability, and -log of it.
+        above, below: Numerator and denominator of its dice.
+    """
+
+    row: int
+    own: Tensor
+    p: Tensor
+    cost: Tensor
+    above: Tensor
+    below: Tensor
+
+
 class _Classes:
     """Some classes of one picture at full size: their losses, and the slopes of these by the logits.
 
@@ -115,43 +134,39 @@ class _Classes:
 
     def __init__(self, logits: Tensor, label: Tensor, part: range, present: list[int]):
         self.logits, self.p, self.cost = logits, torch.sigmoid(logits), F.softplus(logits)
-        self.pixels = label.numel()
-        self.own = {k - part.start: (label == k).flatten().nonzero()[:, 0] for k in present if k in part}
-        self.first = part.start
+        self.pixels, self.first = label.numel(), part.start
+        self.present = [self._present(k - part.start, label == k) for k in present if k in part]
 
-    def _positives(self) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
-        """Give of each present class its row, its pixels, and there p and -log p."""
-        for row, own in self.own.items():
-            yield row, own, self.p[row].flatten()[own], F.softplus(-self.logits[row].flatten()[own])
+    def _present(self, row: int, mask: Tensor) -> _Present:
+        own = mask.flatten().nonzero()[:, 0]
+        p, cost = self.p[row].flatten()[own], F.softplus(-self.logits[row].flatten()[own])
+        return _Present(row, own, p, cost, 2 * p.sum() + 1, self.p[row].sum() + len(own) + 1)
 
     def focal(self) -> Tensor:
         """Return the focal loss, summed over classes."""
         values = self.p.square().mul_(self.cost).mul_(1 - ALPHA)
-        for row, own, p, cost in self._positives():
-            values[row].view(-1)[own] = ALPHA * (1 - p) ** 2 * cost
+        for one in self.present:
+            values[one.row].view(-1)[one.own] = ALPHA * (1 - one.p) ** 2 * one.cost
         return values.sum() / self.pixels
 
     def focal_slope(self) -> Tensor:
         """Return (K, H, W): of a negative a p² (2 (1 - p) cost + p), of a positive -a (1 - p)² (2 p cost + 1 - p)."""
         values = (1 - self.p).mul_(self.cost).mul_(2).add_(self.p).mul_(self.p).mul_(self.p).mul_(1 - ALPHA)
-        for row, own, p, cost in self._positives():
-            values[row].view(-1)[own] = -ALPHA * (1 - p) ** 2 * (2 * p * cost + 1 - p)
+        for one in self.present:
+            slope = -ALPHA * (1 - one.p) ** 2 * (2 * one.p * one.cost + 1 - one.p)
+            values[one.row].view(-1)[one.own] = slope
         return values.div_(self.pixels)
-
-    def _parts(self) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
-        """Give of each present class its row, its pixels, numerator and denominator of its dice."""
-        for row, own, p, _ in self._positives():
-            yield row, own, 2 * p.sum() + 1, self.p[row].sum() + len(own) + 1
 
     def dice(self) -> Tensor:
         """Return the dice loss, summed over present classes."""
-        return sum((1 - above / below for _, _, above, below in self._parts()), self.p.new_zeros(()))
+        return sum((1 - one.above / one.below for one in self.present), self.p.new_zeros(()))
 
     def dice_slopes(self) -> dict[int, Tensor]:
         """Return (H, W) by present class: (above / below² - 2 y / below) p (1 - p)."""
         slopes = {}
-        for row, own, above, below in self._parts():
-            outer = torch.full_like(self.p[row], 0.0).add_(above / below**2)
-            outer.view(-1)[own] -= 2 / below
-            slopes[self.first + row] = outer * self.p[row] * (1 - self.p[row])
+        for one in self.present:
+            p = self.p[one.row]
+            outer = (one.above / one.below**2).expand_as(p).clone()
+            outer.view(-1)[one.own] -= 2 / one.below
+            slopes[self.first + one.row] = outer * p * (1 - p)
         return slopes

@@ -493,9 +493,11 @@ def test_masks_have_the_mean_score_of_their_pixels(name):
 
 
 def test_names_of_elsewhere_are_scored_without_calibration_and_the_score_says_so():
-    text = replace(TextFeatures.of_classes(torch.eye(2)), at_home=False)
+    text = replace(TextFeatures.of_classes(torch.eye(2)), seen=torch.tensor([True, False]), at_home=False)
     away = {name: tiny_method(name).remark(text) for name in ("zegclip", "tagclip")}
     assert "without gamma," in str(away["zegclip"]) and "trust map and token" in str(away["tagclip"])
     assert tiny_method("tagclip").remark(replace(text, at_home=True)) is None
     assert tiny_method("zegclip", across="calibrated").remark(text) is None
     assert tiny_method("tagclip", gamma=0.0, fusion="none").remark(text) is None, "there is nothing to leave out"
+    unknown = str(tiny_method("zegclip", across="calibrated").remark(replace(text, seen=None)))
+    assert "Nobody knows" in unknown and "convert --data" in unknown, "no setting helps there"
