@@ -2,10 +2,16 @@
 
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
 from PIL import Image
+
+from tests.commands.conftest import Answer, run_command
 
 CLASSES = ("grass", "sand", "snow", "water", "brick")  # all known to the toy CLIP; no picture shows brick
 SPEC = """
@@ -126,3 +132,29 @@ def as_process(arguments: list[str], output: Path):
         os._exit(code)
 
     return act
+
+
+@contextmanager
+def prepared_place(place: Path) -> Iterator[Path]:
+    """Prepare the pictures in an empty folder and stay there, with one thread; data, runs and cache lie in it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(place)
+            for name in ("data", "runs", "cache"):
+                patch.setenv(f"OVSEG_{name.upper()}", str(place / name))
+            spec = make_source(place / "source")
+            done = run_command("prepare", str(spec), "--source", str(spec.parent), "--workers", "1")
+            assert done.code == 0, done.err
+            yield place
+    finally:
+        torch.set_num_threads(threads)
+
+
+def commands_in(folder: Path, place: Path, patch: pytest.MonkeyPatch) -> Callable[..., Answer]:
+    """Return what runs a command in an empty folder, with the data of `place` and no runs."""
+    patch.chdir(folder)
+    for name, path in (("DATA", place / "data"), ("RUNS", folder / "runs"), ("CACHE", place / "cache")):
+        patch.setenv(f"OVSEG_{name}", str(path))
+    return run_command

@@ -15,7 +15,7 @@ import torch
 from ovseg_cli.core.errors import MachineError
 from ovseg_cli.core.training import method_session, processes
 from tests.commands.conftest import Answer, run_command
-from tests.commands.mini import as_process, host_settings, maft_settings, make_source
+from tests.commands.mini import as_process, commands_in, host_settings, maft_settings, prepared_place
 from tests.core.training import forks
 
 SHORT = host_settings("freeseg", iterations=2)
@@ -26,30 +26,17 @@ TOY |= {"crop_size": 48, "vision_width": 32, "vision_layers": 2, "text_width": 3
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with the prepared data and, in `runs/`, three finished seeds of FreeSeg."""
-    place = tmp_path_factory.mktemp("seeds")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(place)
-        for name in ("data", "runs", "cache"):
-            patch.setenv(f"OVSEG_{name.upper()}", str(place / name))
-        spec = make_source(place / "source")
-        done = run_command("prepare", str(spec), "--source", str(spec.parent), "--workers", "1")
-        assert done.code == 0, done.err
+    with prepared_place(tmp_path_factory.mktemp("seeds")) as place:
         done = train(run_command, "freeseg", "--seeds", "3", "--json")
         assert done.code == 0, done.err
         (place / "document.json").write_text(done.out)
-    yield place
-    torch.set_num_threads(threads)
+        yield place
 
 
 @pytest.fixture
 def cli(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Answer]:
     """Run a command in an empty folder, with the data of `place` and no runs."""
-    monkeypatch.chdir(tmp_path)
-    for name, folder in (("DATA", place / "data"), ("RUNS", tmp_path / "runs"), ("CACHE", place / "cache")):
-        monkeypatch.setenv(f"OVSEG_{name}", str(folder))
-    return run_command
+    return commands_in(tmp_path, place, monkeypatch)
 
 
 def train(cli: Callable[..., Answer], method: str, *words: object, settings: dict | None = None) -> Answer:

@@ -18,36 +18,23 @@ from ovseg_cli.core.methods.maft import Maft
 from ovseg_cli.core.proposals.store import ProposalStore
 from ovseg_cli.core.types import Proposals
 from tests.commands.conftest import Answer, run_command
-from tests.commands.mini import as_process, host_settings, maft_settings, make_source
+from tests.commands.mini import as_process, commands_in, host_settings, maft_settings, prepared_place
 from tests.core.training import forks
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with the prepared data and, in `runs/`, one finished run of MAFT whose host was trained first."""
-    place = tmp_path_factory.mktemp("mini")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(place)
-        for name in ("data", "runs", "cache"):
-            patch.setenv(f"OVSEG_{name.upper()}", str(place / name))
-        spec = make_source(place / "source")
-        done = run_command("prepare", str(spec), "--source", str(spec.parent), "--workers", "1")
-        assert done.code == 0, done.err
+    with prepared_place(tmp_path_factory.mktemp("mini")) as place:
         done = run_command("train", "maft", "--gpus", "0", "--config", str(write(place / "maft.toml", maft_settings())))
         assert done.code == 0, done.err
-    yield place
-    torch.set_num_threads(threads)
+        yield place
 
 
 @pytest.fixture
 def cli(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Answer]:
     """Run a command in an empty folder, with the data of `place` and no runs."""
-    monkeypatch.chdir(tmp_path)
-    for name, folder in (("DATA", place / "data"), ("RUNS", tmp_path / "runs"), ("CACHE", place / "cache")):
-        monkeypatch.setenv(f"OVSEG_{name}", str(folder))
-    return run_command
+    return commands_in(tmp_path, place, monkeypatch)
 
 
 def write(path: Path, settings: dict) -> Path:

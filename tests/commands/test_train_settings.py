@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.commands.conftest import Answer, run_command
-from tests.commands.mini import SHORT, as_process, make_source
+from tests.commands.mini import SHORT, as_process, commands_in, prepared_place
 from tests.core.training import forks
 
 SMALL = {
@@ -27,29 +27,16 @@ SMALL = {
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with prepared data and, in `runs/`, one self-trained TagCLIP whose first step was trained for it."""
-    place = tmp_path_factory.mktemp("mini")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(place)
-        for name in ("data", "runs", "cache"):
-            patch.setenv(f"OVSEG_{name.upper()}", str(place / name))
-        spec = make_source(place / "source")
-        done = run_command("prepare", str(spec), "--source", str(spec.parent), "--workers", "1")
-        assert done.code == 0, done.err
+    with prepared_place(tmp_path_factory.mktemp("mini")) as place:
         done = train(run_command, "tagclip", "--setting", "transductive")
         assert done.code == 0 and "inductive step: training tagclip first (4 steps)" in done.err, done.err
-    yield place
-    torch.set_num_threads(threads)
+        yield place
 
 
 @pytest.fixture
 def cli(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Answer]:
     """Run a command in an empty folder, with the data of `place` and no runs."""
-    monkeypatch.chdir(tmp_path)
-    for name, folder in (("DATA", place / "data"), ("RUNS", tmp_path / "runs"), ("CACHE", place / "cache")):
-        monkeypatch.setenv(f"OVSEG_{name}", str(folder))
-    return run_command
+    return commands_in(tmp_path, place, monkeypatch)
 
 
 def train(cli: Callable[..., Answer], method: str, *words: object, **more: object) -> Answer:
