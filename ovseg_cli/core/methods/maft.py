@@ -28,7 +28,6 @@ Paper and code:
 """
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from typing import Any, ClassVar, Literal, cast
 
 import torch
@@ -38,7 +37,7 @@ from torch import Tensor, nn
 from ovseg_cli.core.clip.masked import POSITION, Prefix, continue_prefix, kept_patches, masked_from, unmasked_from
 from ovseg_cli.core.clip.model import ClipModel
 from ovseg_cli.core.clip.vit import Grid, embed
-from ovseg_cli.core.errors import DataError
+from ovseg_cli.core.methods import tuned_tower
 from ovseg_cli.core.methods.base import Source
 from ovseg_cli.core.methods.masked import training_canvases
 from ovseg_cli.core.methods.masked_clip import MaskedClipConfig, MaskedClipMethod
@@ -132,7 +131,7 @@ class Maft(MaskedClipMethod, TrainedMethod):
 
     def __init__(self, clip: ClipModel, config: MaftConfig | None = None):
         super().__init__(clip, config)
-        self.ip_clip: Any = twin(clip.visual, tuned_names(clip.visual))
+        self.ip_clip: Any = tuned_tower.twin(clip.visual, tuned_names(clip.visual))
         self.recipe = MaftTraining()
         self.requires_grad_(False)
         self.eval()
@@ -147,7 +146,7 @@ class Maft(MaskedClipMethod, TrainedMethod):
         self.recipe = cast(MaftTraining, training)
         everything = [name for name, _ in self.ip_clip.named_parameters()]
         names = everything if self.recipe.tune == "all" else tuned_names(self.ip_clip)
-        self._own(names)
+        tuned_tower.own(self.ip_clip, self.clip.visual, names)
         self.requires_grad_(False)
         norms: list[nn.Parameter] = []
         others: list[nn.Parameter] = []
@@ -204,7 +203,10 @@ class Maft(MaskedClipMethod, TrainedMethod):
     def _teacher(self, images: Tensor, tokens: Tensor) -> Tensor:
         """Return (B, D) features of the frozen CLIP; the embedded patches are the student's where those are frozen."""
         visual = self.clip.visual
-        if any(not name.startswith(("transformer.", "ln_post.", "proj")) for name in self._owned()):
+        if any(
+            not name.startswith(("transformer.", "ln_post.", "proj"))
+            for name in tuned_tower.owned(self.ip_clip, visual)
+        ):
             tokens, _ = embed(visual, images, POSITION)
         return unmasked_from(visual, Prefix(tokens, (0, 0), 0))
 
@@ -218,43 +220,11 @@ class Maft(MaskedClipMethod, TrainedMethod):
 
     def trained_state(self) -> dict[str, Tensor]:
         """Return the weights of the image tower that are its own, `ip_clip.*`."""
-        own = self._owned()
-        return {TOWER + name: tensor for name, tensor in self.ip_clip.named_parameters() if name in own}
+        return tuned_tower.tower_state(self.ip_clip, self.clip.visual, TOWER)
 
     def load_trained_state(self, state: Mapping[str, Tensor], where: str) -> None:
-        """Load what `trained_state` returned, or any further weights of the tower, as official checkpoints hold them.
-
-        A frozen weight that equals the CLIP's stays shared with it.
-
-        Raises:
-            DataError: Names or shapes differ; the first difference is named.
-        """
-        frozen = {TOWER + name: tensor for name, tensor in self.clip.visual.named_parameters()}
-        if missing := self.trained_state().keys() - state.keys():
-            raise DataError(f"{where}: lacks weight '{min(missing)}' of maft.", "Train or convert it anew.")
-        if unknown := state.keys() - frozen.keys():
-            raise DataError(f"{where}: has an unknown weight '{min(unknown)}' of maft.", "Train or convert it anew.")
-        for name, tensor in state.items():
-            if tensor.shape != frozen[name].shape:
-                shapes = f"{tuple(tensor.shape)}, this CLIP's is {tuple(frozen[name].shape)}"
-                raise DataError(f"{where}: weight '{name}' is {shapes}.", "Use the CLIP that it was made from: --clip")
-        self._own([name.removeprefix(TOWER) for name, tensor in state.items() if not _equal(tensor, frozen[name])])
-        own = self.trained_state()
-        with torch.no_grad():
-            for name in own.keys() & state.keys():
-                own[name].copy_(state[name])
-
-    def _owned(self) -> set[str]:
-        """Names of the tower's weights that are not the CLIP's own tensors."""
-        frozen = dict(self.clip.visual.named_parameters())
-        return {name for name, parameter in self.ip_clip.named_parameters() if parameter is not frozen[name]}
-
-    def _own(self, names: Sequence[str]) -> None:
-        """Give the tower copies of weights that it shares with the CLIP so far."""
-        for name in set(names) - self._owned():
-            module, _, last = name.rpartition(".")
-            parent = self.ip_clip.get_submodule(module)
-            setattr(parent, last, nn.Parameter(getattr(parent, last).detach().clone()))
+        """Load what `trained_state` returned, or any further weights of the tower (tuned_tower.load_tower)."""
+        tuned_tower.load_tower(self.ip_clip, self.clip.visual, TOWER, state, self.name, where)
 
 
 def tuned_names(visual: nn.Module) -> list[str]:
@@ -264,16 +234,6 @@ def tuned_names(visual: nn.Module) -> list[str]:
     return [n for n in names if n.startswith("ln_post.") or ("resblocks." in n and any(part in n for part in parts))]
 
 
-def twin(visual: nn.Module, own: Sequence[str]) -> nn.Module:
-    """Copy a tower so that only the weights named in `own` are new; the others are the same tensors."""
-    shared = {id(p): p for name, p in visual.named_parameters() if name not in own}
-    return deepcopy(visual, shared)
-
-
 def _each(masks: Any) -> Sequence[Any]:
     """Return the masks of each example: tensors, or what measures them without writing them out."""
     return getattr(masks, "crops", masks)
-
-
-def _equal(loaded: Tensor, frozen: Tensor) -> bool:
-    return bool(torch.equal(loaded.to(frozen.device, frozen.dtype), frozen))

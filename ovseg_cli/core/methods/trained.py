@@ -1,7 +1,7 @@
 """The contract of a method that is trained: parameter groups, losses that add up, and weights that a run keeps."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -20,14 +20,31 @@ class LabelView:
     """Which labels reach a training, and in whose positions they are written.
 
     Attributes:
-        names: The training vocabulary: names of seen classes alone, or of all.
-        labelled: Classes whose labels may be read.
+        names: The training vocabulary: names of seen classes alone, of all, or no names.
+        labelled: Classes whose labels may be read; where there are none, no label is ever opened.
         marks_unseen: Pixels of unseen classes are `UNSEEN_PIXEL` instead of -1: their place is read, their class not.
     """
 
-    names: Literal["seen", "all"] = "seen"
-    labelled: Literal["seen", "all"] = "seen"
+    names: Literal["seen", "all", "none"] = "seen"
+    labelled: Literal["seen", "all", "none"] = "seen"
     marks_unseen: bool = False
+
+
+@dataclass(frozen=True)
+class SecondView:
+    """How the strong view differs from the weak one, which is the example itself (`batch["strong"]`).
+
+    Attributes:
+        colors: Colours change, and some pictures turn grey or are blurred.
+        cut_out: A black box hides a part (`batch["cut_outs"]`); without it the box is empty.
+    """
+
+    colors: bool = True
+    cut_out: bool = True
+
+
+Total = Callable[[Tensor], Tensor]
+"""Adds a tensor over all processes of a training; each process must call it as often as the others."""
 
 
 FAMILY_SOURCES = {
@@ -83,6 +100,26 @@ class TrainedMethod(Method):
     def caveats(cls, training: Mapping[str, Any]) -> list[str]:
         """Return what must be said wherever a score of a model with these training settings is printed."""
         return []
+
+    @classmethod
+    def second_view(cls, training: TrainingConfig) -> SecondView | None:
+        """Say whether a training sees each example twice; by default once."""
+        return None
+
+    def before_step(self, parts: Sequence[TrainBatch], text: TextFeatures, total: Total) -> list[dict[str, Any]]:
+        """Do what needs the whole global batch before any of its losses: clustering, a momentum encoder's turn.
+
+        Called once a step, in every process, without gradients and in the arithmetic of the step.
+
+        Args:
+            parts: This process's parts of the step, as `losses` gets them, but in host memory.
+            text: Features of the training vocabulary, on the method's device.
+            total: Adds over all processes.
+
+        Returns:
+            For each part what joins it, in host memory: `normalisers` may count it, `losses` gets it.
+        """
+        return [{} for _ in parts]
 
     def own_labels(self, batch: TrainBatch, text: TextFeatures) -> Tensor | None:
         """Return labels that the method makes itself (self-training); None keeps those of the batch.
@@ -143,6 +180,10 @@ class TrainedMethod(Method):
     def trained_state(self) -> dict[str, Tensor]:
         """Return all parameters and buffers but those of the CLIP, which stays as it was loaded."""
         return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("clip.")}
+
+    def checkpoint_state(self) -> dict[str, Tensor]:
+        """Return what a checkpoint holds, the tensors themselves: also what only a training needs to go on."""
+        return self.trained_state()
 
     def load_trained_state(self, state: Mapping[str, Tensor], where: str) -> None:
         """Load what `trained_state` returned.

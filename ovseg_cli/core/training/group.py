@@ -51,6 +51,14 @@ class Group:
         distributed.all_reduce(total)
         return dict(zip(names, total.tolist(), strict=True))
 
+    def total(self, values: torch.Tensor) -> torch.Tensor:
+        """Add a tensor over all processes; it returns on its own device. Shapes must be the same everywhere."""
+        if self.world_size == 1:
+            return values
+        added = values.to("cpu", copy=True)
+        distributed.all_reduce(added)
+        return added.to(values.device)
+
     def broadcast(self, value: T) -> T:
         """Return the main process's value everywhere; what the others give is not looked at."""
         if self.world_size == 1:

@@ -1,6 +1,6 @@
 """How a trained method, its data and the names that it may know become a task of the training loop."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from ovseg_cli.core.training.collate import ready
 from ovseg_cli.core.training.live_masks import LiveMasks
 from ovseg_cli.core.training.method_data import TrainData
 from ovseg_cli.core.training.own_labels import makes_labels, write_own_labels
+from ovseg_cli.core.training.precision import choose_precision, forward_context, step_context
 from ovseg_cli.core.training.schedule import Schedule
 from ovseg_cli.core.types import TextFeatures, TrainBatch
 
@@ -76,18 +77,28 @@ class MethodTask:
 
     def kept(self) -> dict[str, Tensor]:
         """Return what a checkpoint holds: what the method trains and what goes with it, not its CLIP as loaded."""
-        return self.module.trained_state()
+        return self.module.checkpoint_state()
+
+    @torch.no_grad()
+    def before_step(self, batches: Sequence[TrainBatch], total: Callable[[Tensor], Tensor]) -> None:
+        """Let masks that are made live, labels that the method makes itself and what else it prepares join the batches.
+
+        All of it comes before anything is counted.
+        """
+        device, precision = self.module.clip.device, self.training.precision
+        text = self._text_on(device)
+        for batch in batches:
+            if self._live is not None:
+                batch["masks"] = self._live.of(batch)
+            if makes_labels(self.module):
+                write_own_labels(self.module, batch, text, precision)
+        with step_context(device), forward_context(device, choose_precision(precision, device)):
+            prepared = self.module.before_step([ready(batch) for batch in batches], text, total)
+        for batch, joins in zip(batches, prepared, strict=True):
+            batch |= joins
 
     def normalisers(self, batch: TrainBatch) -> dict[str, float]:
-        """Count what the losses are divided by; the loop adds the counts of all parts of a step.
-
-        Labels that the method makes itself and masks that are made live join the batch here, before anything is
-        counted.
-        """
-        if self._live is not None:
-            batch["masks"] = self._live.of(batch)
-        if makes_labels(self.module):
-            write_own_labels(self.module, batch, self._text_on(self.module.clip.device), self.training.precision)
+        """Count what the losses are divided by; the loop adds the counts of all parts of a step."""
         return self.module.normalisers(ready(batch))
 
     def losses(self, batch: TrainBatch, totals: dict[str, float]) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """What does the loop train, and how long and how fast? The contract of a task, the settings, and where a run stands."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -45,6 +46,14 @@ class Task(Protocol):
 
         Raises:
             UsageError: The batch cannot be cut into so many parts.
+        """
+
+    def before_step(self, batches: Sequence[Any], total: Callable[[Tensor], Tensor]) -> None:
+        """Do what comes before the losses of a step, in every process; may write into the batches.
+
+        Args:
+            batches: This process's parts of the step, in host memory.
+            total: Adds a tensor over all processes; each must call it as often as the others.
         """
 
     def normalisers(self, batch: Any) -> dict[str, float]:

@@ -112,6 +112,7 @@ class Updater:
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
         self.optimizer.zero_grad(set_to_none=True)
+        self.task.before_step(batches, self.group.total)
         totals = self._totals(batches)
         with step_context(self.device):
             terms = [self._backward(batch, totals, i == len(batches) - 1) for i, batch in enumerate(batches)]

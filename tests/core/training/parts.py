@@ -74,6 +74,9 @@ class Sums:
     def steps(self, parts):
         return Parts(parts, self.hook)
 
+    def before_step(self, batches, total):
+        pass
+
     def normalisers(self, batch):
         return {"labelled": float(batch["has_label"].sum()), "pictures": float(len(batch["images"]))}
 

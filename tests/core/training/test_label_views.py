@@ -209,6 +209,7 @@ def test_own_labels_are_counted_and_stay_inside_the_pictures(pictures: Segmentat
     task = task_of(pictures, HONEST)
     batch = task.steps(1)[0]
     before = batch["labels"].clone()
+    task.before_step([batch], lambda values: values)
     totals = task.normalisers(batch)
     labels = batch["labels"]
     inside = torch.zeros_like(labels, dtype=torch.bool)
@@ -226,7 +227,7 @@ def test_starred_labels_fill_the_marked_pixels_alone(pictures: SegmentationData)
     task = task_of(pictures, STARRED)
     batch = task.steps(1)[0]
     before = batch["labels"].clone()
-    task.normalisers(batch)
+    task.before_step([batch], lambda values: values)
     assert (before == -2).any() and not (batch["labels"] == -2).any()
     assert torch.equal(batch["labels"][before != -2], before[before != -2])
 
@@ -246,7 +247,7 @@ def test_labels_of_another_shape_are_refused(pictures: SegmentationData, monkeyp
     task = task_of(pictures, HONEST)
     monkeypatch.setattr(Viewed, "own_labels", lambda *_: torch.zeros(4, 5, 5, dtype=torch.int64))
     with pytest.raises(ShapeError, match=r"own labels \(4, 5, 5\) and labels \(4, 10, 10\) differ"):
-        task.normalisers(task.steps(1)[0])
+        task.before_step([task.steps(1)[0]], lambda values: values)
 
 
 @pytest.mark.parametrize("training", [HONEST, STARRED, MARKED])

@@ -49,6 +49,9 @@ class Regression:
         assert parts == 1
         return Steps(self.hook)
 
+    def before_step(self, batches, total):
+        pass
+
     def normalisers(self, batch):
         return {}
 
