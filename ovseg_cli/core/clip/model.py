@@ -135,16 +135,53 @@ class ClipModel(nn.Module):
         Attention is causal and the feature is read at the end of the text, so the columns after the last end are left
         out: the same features, for class names in a fraction of the time.
         """
-        module = self.module
-        if getattr(module, "text_pool_type", None) != "argmax" or module.attn_mask is None:
-            return module.encode_text(tokens)
+        if not self._reads_the_end:
+            return self.module.encode_text(tokens)
         ends = tokens.argmax(dim=-1)
-        length = int(ends.max()) + 1
-        x = module.token_embedding(tokens[:, :length]) + module.positional_embedding[:length]
+        return self.encode_embedded(self.word_table(tokens[:, : int(ends.max()) + 1]), ends)
+
+    def encode_embedded(self, embedded: Tensor, ends: Tensor) -> Tensor:
+        """Encode texts whose words are vectors, rows of `word_table` or learned ones; gradients reach them.
+
+        Args:
+            embedded: (n, L, width), without positions; L is at most the context length, and columns after the last end
+                only cost time.
+            ends: (n,) int64, the column of each text's end, where its feature is read.
+
+        Returns:
+            (n, D), not normalised.
+
+        Raises:
+            UsageError: The text tower takes no vectors (`word_table`).
+        """
+        module, length = self.module, embedded.shape[1]
+        self._need_vectors()
+        x = embedded + module.positional_embedding[:length]
         x = module.ln_final(module.transformer(x, attn_mask=module.attn_mask[:length, :length]))
         x = x[torch.arange(len(x), device=x.device), ends]
         projection = module.text_projection
         return projection(x) if isinstance(projection, nn.Linear) else x if projection is None else x @ projection
+
+    @property
+    def word_table(self) -> nn.Embedding:
+        """The vectors of all ids, (vocabulary, width).
+
+        Raises:
+            UsageError: The text tower is none of CLIP's own, which reads causally and at the end of the text.
+        """
+        self._need_vectors()
+        return self.module.token_embedding
+
+    @property
+    def _reads_the_end(self) -> bool:
+        return getattr(self.module, "text_pool_type", None) == "argmax" and self.module.attn_mask is not None
+
+    def _need_vectors(self) -> None:
+        if not self._reads_the_end:
+            raise UsageError(
+                f"the text tower of {self.name} takes no learned words: it is not CLIP's own causal transformer.",
+                "Choose another --clip, such as ViT-B-16.",
+            )
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Return (B, D) features of whole pictures, not normalised.
