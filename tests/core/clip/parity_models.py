@@ -17,6 +17,7 @@ from ovseg_cli.core.clip.model import ClipModel
 from ovseg_cli.core.clip.towers import build_module
 
 STUDENT = "sem_seg_head.predictor.clip_model."
+TEACHER = "teacher_encoder."
 
 
 class RecordedTokenizer:
@@ -40,12 +41,19 @@ class RecordedTokenizer:
 
 @dataclass
 class Recorded:
-    """One variant ("vit" or "conv"): configuration, recorded tensors, official state dict in float32, student CLIP."""
+    """One variant: configuration, recorded tensors, official state dict in float32, student CLIP, "vit" or "conv"."""
 
     config: dict
     tensors: dict[str, Tensor]
     state: dict[str, Tensor]
     clip: ClipModel
+    kind: str
+
+    def teacher(self) -> ClipModel:
+        """Build the momentum encoder, with the student's text tower."""
+        visual = {k.removeprefix(TEACHER): v for k, v in self.state.items() if k.startswith(f"{TEACHER}visual.")}
+        student = {k.removeprefix(STUDENT): v for k, v in self.state.items() if k.startswith(STUDENT)}
+        return _clip(self.config, self.tensors, student | visual, self.kind)
 
     @property
     def synonyms(self) -> tuple[tuple[str, ...], ...]:
@@ -72,7 +80,8 @@ def load_recorded(parity: Path, kind: str) -> Recorded:
     config = json.loads((parity / "pixelclip" / f"{kind}_config.json").read_text())
     tensors = read_fixture(parity, f"{kind}_tensors")
     state = {k: v.float() if v.is_floating_point() else v for k, v in read_fixture(parity, f"{kind}_state").items()}
-    return Recorded(config, tensors, state, _student(config, tensors, state, kind))
+    student = {k.removeprefix(STUDENT): v for k, v in state.items() if k.startswith(STUDENT)}
+    return Recorded(config, tensors, state, _clip(config, tensors, student, kind), kind)
 
 
 def open_clip_config(config: dict, kind: str) -> dict:
@@ -102,10 +111,10 @@ def open_clip_config(config: dict, kind: str) -> dict:
     return {"embed_dim": model["embed_dim"], "vision_cfg": vision, "text_cfg": text, "quick_gelu": True}
 
 
-def _student(config: dict, tensors: dict[str, Tensor], state: dict[str, Tensor], kind: str) -> ClipModel:
+def _clip(config: dict, tensors: dict[str, Tensor], state: dict[str, Tensor], kind: str) -> ClipModel:
     clip_config = open_clip_config(config, kind)
     module = build_module(clip_config)
-    weights.load_into(module, {k.removeprefix(STUDENT): v for k, v in state.items() if k.startswith(STUDENT)}, kind)
+    weights.load_into(module, state, kind)
     ids = dict(zip(config["texts_in_row_order"], tensors["text.token_ids"], strict=True))
     tokenizer = RecordedTokenizer(ids, tensors["text.token_ids"].shape[1])
     preprocess = {

@@ -48,6 +48,14 @@ def test_convnext_dense_features_match_pixelclip(conv):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(("kind", "path"), [("vit", "value-cls"), ("conv", "raw")])
+def test_dense_features_of_the_momentum_encoder_match_pixelclip(parity, kind, path):
+    recorded = load_recorded(parity, kind)
+    dense = recorded.teacher().dense(recorded.tensors["dense.input"], path, "explicit")
+    assert_close(dense, recorded.tensors["dense.teacher"])
+
+
+@torch.no_grad()
 def test_vit_global_features_match_pixelclip_at_another_size(vit):
     assert_close(vit.clip.encode_image(vit.tensors["dense.input"]), vit.tensors["global.student"])
 

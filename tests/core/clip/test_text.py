@@ -58,6 +58,17 @@ def test_leaving_out_what_follows_the_end_changes_nothing(clip):
     torch.testing.assert_close(clip.encode_text(tokens), clip.module.encode_text(tokens), atol=1e-6, rtol=1e-5)
 
 
+def test_words_may_be_given_as_vectors_which_then_get_gradients(clip):
+    tokens = clip.tokenize(["cat", "a photo of the red toy"])
+    ends = tokens.argmax(1)
+    embedded = clip.word_table(tokens).detach().requires_grad_()
+    features = clip.encode_embedded(embedded, ends)
+    torch.testing.assert_close(features, clip.module.encode_text(tokens), atol=1e-6, rtol=1e-5)
+    features[0].sum().backward()  # what stands after the end is not read, nor other texts
+    read = embedded.grad.abs().sum(-1) > 0
+    assert read[0].tolist() == [i <= int(ends[0]) for i in range(tokens.shape[1])] and not read[1].any()
+
+
 def test_each_text_is_encoded_once_and_in_batches(clip, monkeypatch):
     seen = []
     encode = clip.encode_text
