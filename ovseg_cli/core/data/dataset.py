@@ -80,6 +80,10 @@ class PreparedData:
         """Fingerprint of all pictures and labels."""
         return str(self.manifest["fingerprint"])
 
+    def subset_fingerprint(self, name: str) -> str:
+        """Fingerprint of the pictures and labels of a subset, as they were prepared."""
+        return str(self.manifest["subsets"][name]["fingerprint"])
+
     @property
     def subsets(self) -> dict[str, int]:
         """Subset → number of pictures."""
@@ -91,7 +95,7 @@ class PreparedData:
         facts = self.manifest["subsets"].items()
         return {n: (f["images"], f["expected"]) for n, f in facts if f.get("expected") and f["images"] < f["expected"]}
 
-    def subset(self, name: str, split: ClassSplit | None = None) -> "SegmentationData":
+    def subset(self, name: str, split: ClassSplit | None = None, labels: bool = True) -> "SegmentationData":
         """Open a subset.
 
         Args:
@@ -99,6 +103,7 @@ class PreparedData:
             split: Give one only for training: the labels then hold seen classes alone, unseen and held-out pixels are
                 `ignore_label`. Splits of the spec come from their own files; for any other the labels are masked when
                 they are read.
+            labels: False opens the pictures alone: no label is read or looked for, and the fingerprint knows of none.
 
         Raises:
             UsageError: There is no such subset, or no such class.
@@ -107,8 +112,10 @@ class PreparedData:
         if name not in self.subsets:
             raise unknown_name(f"subset of {self.spec.name}", name, self.subsets)
         entries = list(read_index(self.root, name).values())
-        if fingerprint(entries) != self.manifest["subsets"][name]["fingerprint"]:
+        if fingerprint(entries) != self.subset_fingerprint(name):
             raise DataError(f"{self.root}: the index of subset '{name}' does not belong to the manifest.", self.mend)
+        if not labels:
+            entries, split = [entry.without_label() for entry in entries], None
         folder, hidden = "labels", tuple(self.spec.hidden_ids(split))
         if split is not None and all(entry.seen.get(split.id) == split.digest() for entry in entries):
             folder, hidden = f"labels-{split.id}", ()

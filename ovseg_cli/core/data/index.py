@@ -3,7 +3,7 @@
 import contextlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -51,6 +51,10 @@ class Entry:
     def content(self) -> str:
         """What a fingerprint covers: name, size and contents, not times or places."""
         return json.dumps([self.stem, self.height, self.width, self.upright, self.image_sha, self.label_sha])
+
+    def without_label(self) -> "Entry":
+        """Return the same picture as if it had no label: neither its place nor anything that was counted in it."""
+        return replace(self, label=None, label_sha=None, pixels=[], seen={})
 
 
 _FIELDS = {f.name for f in fields(Entry)}

@@ -77,11 +77,11 @@ class ProposePlan:
         return HostGenerator if self.model else registry.PROPOSALS[self.name].load()
 
     def pictures(self, folders: Folders) -> "SegmentationData":
-        """Open the subset, with the labels that may be seen."""
+        """Open the subset, with the labels that may be seen; without any where the masks are not made from labels."""
         from ovseg_cli.core.data.dataset import PreparedData
 
         prepared = PreparedData.open(self.data.spec, folders)
-        return prepared.subset(self.request.subset, self.data.split if self.labels else None)
+        return prepared.subset(self.request.subset, self.data.split if self.labels else None, self.uses_labels)
 
     def digest(self, weights: str | None = None, vocabulary: str | None = None) -> str:
         """Fingerprint of generator, settings, weights, vocabulary and class split: what names the cache's folder."""
@@ -99,7 +99,7 @@ class ProposePlan:
             "labels": self.labels,
             "data": self.data.spec.name,
             "subset": self.request.subset,
-            "data_fingerprint": pictures.fingerprint,
+            "data_fingerprint": pictures.data.subset_fingerprint(pictures.name),
             "images": len(pictures),
             "command": self.command(),
         }
