@@ -98,6 +98,13 @@ METHODS: dict[str, Entry] = {
         trained="prompts, trusty token and decoder, on seen classes",
         data="coco-stuff",
     ),
+    "pixelclip": Entry(
+        "ovseg_cli.core.methods.pixelclip:PixelClip",
+        "PixelCLIP",
+        "Shin et al., NeurIPS 2024",
+        trained="CLIP's image tower, without labels",
+        data="sa-1b",
+    ),
 }
 
 GENERATORS: dict[str, Entry] = {

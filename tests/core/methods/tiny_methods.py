@@ -56,6 +56,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "proxyclip": {**WINDOWS, "proxy": "test_vit", "proxy_weights": "random"},
     "zegclip": ONE_STAGE,
     "tagclip": ONE_STAGE,
+    "pixelclip": {"resize": "none", "prompts": 5, "prompt_length": 2},
 }
 
 
