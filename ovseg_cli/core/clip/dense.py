@@ -65,12 +65,43 @@ def dense_features(visual: nn.Module, images: Tensor, block: LastBlock, position
     Raises:
         UsageError: The tower has no dense features, or no such path; unknown position rule.
     """
+    return project_tokens(visual, dense_tokens(visual, images, block, position))
+
+
+def dense_tokens(visual: Any, images: Tensor, block: LastBlock, position: str = "explicit") -> Tensor:
+    """Return one token for each patch, as the tower has it before its last LayerNorm and its projection.
+
+    Args:
+        visual: As in `dense_features`, and so are the others.
+        images: (B, 3, H, W), normalised.
+        block: What the last block of a ViT does.
+        position: How a ViT's position table is resized.
+
+    Returns:
+        (B, h, w, C), C the tower's own width.
+
+    Raises:
+        UsageError: As `dense_features`.
+    """
     if position not in POSITION_RULES:
         raise unknown_name("position rule", position, POSITION_RULES)
     check_tower(visual, attention=block != PATHS["raw"])
     tower = tower_of(visual)
     images = fit_patches(images, tower.stride)
-    return _dense_vit(visual, images, block, position) if tower.kind == "vit" else _dense_convnext(visual, images)
+    if tower.kind == "convnext":
+        return visual.trunk.forward_features(images).permute(0, 2, 3, 1)
+    return _vit_tokens(visual, images, block, position)
+
+
+def project_tokens(visual: Any, tokens: Tensor) -> Tensor:
+    """Bring tokens (..., C), or means of tokens, into the space of the text: last LayerNorm, projection, (..., D).
+
+    A ConvNeXt's tokens are projected without its global pooling (PixelCLIP: CLIP without global pool).
+    """
+    if tower_of(visual).kind == "vit":
+        return project(visual, tokens)
+    maps = tokens.flatten(0, -2)[:, :, None, None]
+    return visual.head(visual.trunk.head.norm(maps).flatten(1)).unflatten(0, tokens.shape[:-1])
 
 
 def check_tower(visual: nn.Module, attention: bool) -> None:
@@ -112,15 +143,8 @@ def fit_patches(images: Tensor, patch: int) -> Tensor:
     return F.interpolate(images, (height, width), mode="bilinear", align_corners=False)
 
 
-def _dense_convnext(visual: Any, images: Tensor) -> Tensor:
-    """All but the global pooling: trunk, its last LayerNorm, projection (pixelclip: CLIP without global pool)."""
-    maps = visual.trunk.head.norm(visual.trunk.forward_features(images))
-    return visual.head(maps.permute(0, 2, 3, 1))
-
-
-def _dense_vit(visual: Any, images: Tensor, block: LastBlock, position: str) -> Tensor:
+def _vit_tokens(visual: Any, images: Tensor, block: LastBlock, position: str) -> Tensor:
     tokens, grid = embed(visual, images, position)
     tokens = run_blocks(visual, tokens, 0, len(visual.transformer.resblocks) - 1)
     tokens, grid = last_block(visual.transformer.resblocks[-1], tokens, grid, block)
-    patches = project(visual, tokens[:, 1:])
-    return patches.unflatten(1, grid)
+    return tokens[:, 1:].unflatten(1, grid)

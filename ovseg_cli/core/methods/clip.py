@@ -13,6 +13,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from ovseg_cli.core.clip.dense import PATHS
+from ovseg_cli.core.clip.vit import LastBlock
 from ovseg_cli.core.methods.dense import DenseConfig, DenseMethod
 
 
@@ -29,6 +31,6 @@ class Clip(DenseMethod):
     Config = ClipConfig
     config: ClipConfig
 
-    def features(self, images: Tensor) -> Tensor:
-        """Return (B, h, w, D) patch features of (B, 3, H, W) normalised images."""
-        return self.clip.dense(images, "raw", self.config.position)
+    def block(self, images: Tensor) -> LastBlock:
+        """Return the last block as it is."""
+        return PATHS["raw"]

@@ -1,6 +1,6 @@
 """What all methods share that score each patch of CLIP by its cosine with the names.
 
-A method gives `features`; batching, windows, up-sampling and mask pooling are here.
+A method says what CLIP's last block does; batching, windows, up-sampling and mask pooling are here.
 """
 
 from abc import abstractmethod
@@ -10,12 +10,13 @@ from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ovseg_cli.core.clip import inputs
-from ovseg_cli.core.clip.dense import check_tower
+from ovseg_cli.core.clip.dense import check_tower, dense_tokens, project_tokens
 from ovseg_cli.core.clip.model import ClipModel
+from ovseg_cli.core.clip.vit import LastBlock
 from ovseg_cli.core.errors import ShapeError
 from ovseg_cli.core.methods.base import Method, MethodConfig, Source
 from ovseg_cli.core.methods.windows import score_windows, windows_of
@@ -52,6 +53,11 @@ class DenseConfig(MethodConfig):
         default="features-up",
         description="Mask classification: features brought to the mask's pixels, or masks to the patch grid.",
     )
+    pool_before_projection: bool = Field(
+        default=False,
+        description="Mask classification: average a mask's tokens, then last norm and projection (FC-CLIP); off: each "
+        "token is projected first.",
+    )
 
     @model_validator(mode="after")
     def _window_leaves_no_gap(self) -> "DenseConfig":
@@ -82,6 +88,7 @@ class DenseMethod(Method):
         "upsample_features": Source("ours", "PixelCLIP's code resizes to 64 before it normalises"),
         "softmax_scale": Source("ours", "SCLIP's family sets 40 to 65 by data set; CLIP trained with its own"),
         "mask_pooling": Source("code", "PixelCLIP's training pools up-sampled features; FC-CLIP's masks go down"),
+        "pool_before_projection": Source("code", "PixelCLIP's dense path projects first; FC-CLIP pools first"),
     }
 
     changes_attention: ClassVar[bool] = False
@@ -100,9 +107,22 @@ class DenseMethod(Method):
         rule = super().resize_rule()
         return replace(rule, patch=1) if self.config.window else rule
 
+    @property
+    def visual(self) -> nn.Module:
+        """The image tower that reads pictures."""
+        return self.clip.visual
+
     @abstractmethod
+    def block(self, images: Tensor) -> LastBlock:
+        """Return what the last block does for (B, 3, H, W) normalised images."""
+
+    def tokens(self, images: Tensor) -> Tensor:
+        """Return (B, h, w, C) tokens before last norm and projection, of (B, 3, H, W) normalised images."""
+        return dense_tokens(self.visual, images, self.block(images), self.config.position)
+
     def features(self, images: Tensor) -> Tensor:
         """Return (B, h, w, D) features, any scale, of (B, 3, H, W) normalised images."""
+        return project_tokens(self.visual, self.tokens(images))
 
     @torch.no_grad()
     def predict(self, images: Sequence[Tensor], text: TextFeatures) -> list[Prediction]:
@@ -169,15 +189,20 @@ class DenseMethod(Method):
 
         Source: PixelCLIP, section 4.2 (no code is published). "features-up" is the pooling of its training, at the
             mask's own resolution; "masks-down" is FC-CLIP's: masks bilinearly to the grid, binarised at one half.
+            `pool_before_projection` is FC-CLIP's order.
         """
         self._check(text)
         if masks.shape[-2:] != image.shape[-2:]:
             raise ShapeError(f"masks {tuple(masks.shape)} and picture {tuple(image.shape)} differ in height or width")
         text = text.to(self.clip.device)
-        features = self.features(self.prepare(image)[None])[0]
-        weights = self._on_grid(masks.to(features), (int(features.shape[0]), int(features.shape[1])))
-        pooled = F.normalize(weights.flatten(1) @ features.flatten(0, 1), dim=1)
-        return self.clip.logit_scale * pooled @ text.features.T
+        maps = self.tokens(self.prepare(image)[None])[0]
+        maps = maps if self.config.pool_before_projection else project_tokens(self.visual, maps)
+        weights = self._on_grid(masks.to(maps), (int(maps.shape[0]), int(maps.shape[1]))).flatten(1)
+        areas = weights.sum(1, keepdim=True)
+        pooled = weights @ maps.flatten(0, 1) / areas.clamp_min(torch.finfo(areas.dtype).tiny)
+        if self.config.pool_before_projection:
+            pooled = project_tokens(self.visual, pooled).masked_fill(areas == 0, 0)
+        return self.clip.logit_scale * F.normalize(pooled, dim=1) @ text.features.T
 
     def _on_grid(self, masks: Tensor, grid: tuple[int, int]) -> Tensor:
         """Return (N, h, w) weights of the patches.

@@ -9,7 +9,6 @@ Left out: SCLIP's `area_thd` (on VOC-21 it gives classes that cover less than a 
 precision, and the padding of windows.
 """
 
-from abc import abstractmethod
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -17,7 +16,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ovseg_cli.core.clip import inputs
-from ovseg_cli.core.clip.vit import LastBlock
 from ovseg_cli.core.methods.base import Source
 from ovseg_cli.core.methods.dense import DenseConfig, DenseMethod
 from ovseg_cli.core.nn import pamr
@@ -88,14 +86,6 @@ class LastBlockMethod(DenseMethod):
     def background_threshold(self) -> float | None:
         """Probability below which a pixel becomes background where the user says nothing."""
         return self.config.background_threshold or None
-
-    @abstractmethod
-    def block(self, images: Tensor) -> LastBlock:
-        """Return what the last block does for (B, 3, H, W) normalised images."""
-
-    def features(self, images: Tensor) -> Tensor:
-        """Return (B, h, w, D) patch features of (B, 3, H, W) normalised images."""
-        return self.clip.dense(images, self.block(images), self.config.position)
 
     def _prediction(
         self, image: Tensor, canvas: Tensor, boxes: list[inputs.Box], grids: list[Tensor]

@@ -18,6 +18,8 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
+from ovseg_cli.core.clip.dense import PATHS
+from ovseg_cli.core.clip.vit import LastBlock
 from ovseg_cli.core.methods.base import Source
 from ovseg_cli.core.methods.dense import DenseConfig, DenseMethod
 
@@ -47,6 +49,6 @@ class MaskClip(DenseMethod):
         "variant": Source("code", "MaskCLIP's ViT backbone with return_qkv; CAT-Seg's and PixelCLIP's clip model"),
     }
 
-    def features(self, images: Tensor) -> Tensor:
-        """Return (B, h, w, D) patch features of (B, 3, H, W) normalised images."""
-        return self.clip.dense(images, _PATHS[self.config.variant], self.config.position)
+    def block(self, images: Tensor) -> LastBlock:
+        """Return the last block in which each patch keeps its own value."""
+        return PATHS[_PATHS[self.config.variant]]
