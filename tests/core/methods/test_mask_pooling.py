@@ -94,8 +94,11 @@ def test_features_up_averaged_first_equals_tokens_at_full_size(tower, size):
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("tower", TOWERS)
 def test_empty_masks_and_no_masks(tower, pooling):
-    config = ClipConfig(mask_pooling=pooling, pool_before_projection=True)
-    method, masks = Clip(tiny_clip(TOWERS[tower]), config), torch.ones(3, 40, 56)
+    clip = tiny_clip(TOWERS[tower])
+    norm = clip.visual.ln_post if tower == "vit" else clip.visual.trunk.head.norm
+    torch.nn.init.ones_(norm.bias)  # what the norm makes of no token at all
+    method = Clip(clip, ClipConfig(mask_pooling=pooling, pool_before_projection=True))
+    masks = torch.ones(3, 40, 56)
     masks[1] = 0
     logits = method.classify_masks(picture(40, 56), masks, TEXT)
     assert logits.isfinite().all() and float(logits[1].abs().max()) == 0 and float(logits[0].abs().max()) > 0
