@@ -42,7 +42,7 @@ from ovseg_cli.core.clip.model import ClipModel
 from ovseg_cli.core.clip.vit import LastBlock
 from ovseg_cli.core.methods import tuned_tower
 from ovseg_cli.core.methods.base import Source
-from ovseg_cli.core.methods.dense import DenseConfig, DenseMethod
+from ovseg_cli.core.methods.dense import DenseConfig, DenseMethod, check_picture
 from ovseg_cli.core.methods.trained import LabelView, SecondView, Total, TrainedMethod
 from ovseg_cli.core.methods.training_config import Grey, TrainingConfig
 from ovseg_cli.core.nn.class_prompts import ClassPrompts
@@ -69,6 +69,12 @@ class PixelClipConfig(DenseConfig):
     )
     side: int = Field(
         default=0, ge=0, description="Length of the square or of the short side in pixels; 0 is 20 patches."
+    )
+    first_short_side: int = Field(
+        default=640,
+        ge=0,
+        description="Short side in pixels that a picture is brought to before the encoder's size, its long side up to "
+        "max_long_side; 0 is none, and resize = none leaves it out.",
     )
     antialias: bool = Field(
         default=False, description="Average over all pixels when shrinking a picture, as PIL does; off: bilinear only."
@@ -176,11 +182,13 @@ class PixelClip(DenseMethod, TrainedMethod):
     Config = PixelClipConfig
     Training = PixelClipTraining
     config: PixelClipConfig
+    steps_done: Tensor
     wants_proposals = True
     sources: ClassVar[dict[str, Source]] = {
         **DenseMethod.sources,
         "resize": Source("code", "CLIP_RESOLUTION, aspect ratio not kept"),
         "side": Source("code", "320 for ViT-B/16, 640 for ConvNeXt-B"),
+        "first_short_side": Source("code", "MIN_SIZE_TEST 640, MAX_SIZE_TEST 2560, bilinear by PIL"),
         "antialias": Source("code", "F.interpolate, bilinear"),
         "upsample_features": Source("code", "64"),
         "prompts": Source("code", "64; the paper's best"),
@@ -230,7 +238,7 @@ class PixelClip(DenseMethod, TrainedMethod):
         self.class_prompts = ClassPrompts(clip, own.prompts, own.prompt_length, own.prompt_templates)
         self.decoder = MapDecoder()
         self.teacher: Any = None
-        self.steps_done = 0
+        self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64), persistent=False)
         self.recipe = PixelClipTraining()
         self._used: dict[str, float] = {}
         self.requires_grad_(False)
@@ -247,6 +255,18 @@ class PixelClip(DenseMethod, TrainedMethod):
         """How large a picture becomes; without a side 20 patches."""
         rule = super().resize_rule()
         return rule if self.config.side else replace(rule, side=GRID * self.clip.patch_size)
+
+    def prepare(self, image: Tensor) -> Tensor:
+        """Resize twice and normalise: bytes to `first_short_side` as the code's loader does, then as the base does.
+
+        Raises:
+            ShapeError: The picture is no (3, H, W), or has no pixels.
+        """
+        check_picture(image)
+        if self.config.first_short_side and self.config.resize != "none":
+            rule = inputs.ResizeRule("short-side", self.config.first_short_side, self.config.max_long_side)
+            image = inputs.resize_bytes(image, rule.size(*image.shape[-2:]))
+        return super().prepare(image)
 
     @property
     def visual(self) -> nn.Module:
@@ -419,7 +439,7 @@ class PixelClip(DenseMethod, TrainedMethod):
             totals: `normalisers` of all parts of the batch.
         """
         features = F.normalize(self.features(self._inputs(batch["strong"], batch["areas"])), dim=-1)
-        if self.steps_done <= self.recipe.encoder_delay:
+        if int(self.steps_done) <= self.recipe.encoder_delay:
             features = features.detach()
         if self.recipe.clustering:
             names = self._names(text).to(features.dtype)
@@ -436,7 +456,7 @@ class PixelClip(DenseMethod, TrainedMethod):
         """Compare each picture with its own masks, whose names are their features."""
         summed = features.sum() * 0
         for i, targets in enumerate(batch["targets"]):
-            own = targets.any(0)
+            own = targets.any(0).bool()
             names = F.normalize(batch["mask_features"][i][own].to(features.dtype), dim=-1)
             if len(names):
                 regions = batch["regions"][i : i + 1]
@@ -458,6 +478,7 @@ class PixelClip(DenseMethod, TrainedMethod):
         """Return all of `trained_state`, decoder, momentum encoder and the number of steps."""
         state = self.trained_state()
         state |= {f"decoder.{name}": tensor for name, tensor in self.decoder.named_parameters()}
+        state["steps_done"] = self.steps_done
         if self.teacher is not None:
             state |= tuned_tower.tower_state(self.teacher, self.tower, "teacher.")
         return state
