@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from ovseg_cli.core.runtime import Folders
 
 Format = Literal["rich", "markdown", "latex", "csv", "json"]
-Figures = Literal["mask-sensitivity", "trusty-map"]
+Figures = Literal["mask-sensitivity", "trusty-map", "compare"]
+OF_MASKS = ("mask-sensitivity",)
+"""Figures that are given masks."""
+OF_PICTURES = ("compare",)
+"""Figures for which pictures can be chosen by name."""
 
 
 def report(
@@ -45,7 +49,8 @@ def report(
         typer.Option(
             help="Draw instead of comparing scores. mask-sensitivity: how a mask's class scores follow the mask, from "
             "right to wrong, of the model of each RUN. trusty-map: where a run of tagclip trusts that it sees "
-            "what it was trained on, and what that changes.",
+            "what it was trained on, and what that changes. compare: some pictures, their ground truth and the classes "
+            "that the model of each RUN finds.",
         ),
     ] = None,
     data: options.Data = None,
@@ -59,7 +64,11 @@ def report(
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="With --figures: at most N pictures.", show_default="50"),
+        typer.Option(min=1, metavar="N", help="With --figures: at most N pictures.", show_default="50; compare: 4"),
+    ] = None,
+    picture: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="With --figures compare: a picture to draw; give it several times."),
     ] = None,
     gpus: options.Gpus = None,
     out: Annotated[
@@ -79,6 +88,7 @@ def report(
     [dim]ovseg report latest --format latex --out table.tex[/dim]
     [dim]ovseg report runs/ipclip-toy-… runs/maft-toy-… --figures mask-sensitivity[/dim]
     [dim]ovseg report runs/tagclip-toy-… --figures trusty-map[/dim]
+    [dim]ovseg report runs/clip-toy-… runs/pixelclip-toy-… --figures compare[/dim]
     """
     from ovseg_cli.commands import console, views
     from ovseg_cli.core.report import request as requests
@@ -90,22 +100,25 @@ def report(
     }  # fmt: skip
     of_figures = {
         "--data": data, "--subset": subset, "--proposals": proposals, "--limit": limit, "--gpus": gpus is not None,
+        "--picture": picture,
     }  # fmt: skip
     if figures is None:
         _refuse(of_figures, "--figures")
     else:
         _refuse(of_tables, "the tables", "--figures")
-    if figures == "trusty-map":
-        _refuse({"--proposals": proposals}, "--figures mask-sensitivity")
+    if figures is not None and figures not in OF_MASKS:
+        _refuse({"--proposals": proposals}, f"--figures {' and '.join(OF_MASKS)}")
+    if figures is not None and figures not in OF_PICTURES:
+        _refuse({"--picture": picture}, f"--figures {' and '.join(OF_PICTURES)}")
     reporter = console.TerminalReporter()
     if figures is not None:
-        from ovseg_cli.core.report.figure_inputs import LIMIT, FigureRequest
+        from ovseg_cli.core.report.figure_inputs import FigureRequest
 
-        wanted = FigureRequest(tuple(results), data, subset, out, limit or LIMIT, proposals, gpus)
+        wanted = FigureRequest(tuple(results), data, subset, out, limit, proposals, gpus, tuple(picture or ()))
         drawn = _draw(figures, wanted, folders(data_root, runs), reporter)
         views.show_report([drawn.table], format, None)
-        for picture in drawn.pictures:
-            console.say(f"wrote {picture}")
+        for path in drawn.pictures:
+            console.say(f"wrote {path}")
         return
     asked = requests.ReportRequest(
         results=tuple(results),
@@ -125,6 +138,10 @@ def _draw(figure: Figures, wanted: "FigureRequest", places: "Folders", reporter:
         from ovseg_cli.core.report.trusty import report_trusty_maps
 
         return report_trusty_maps(wanted, places, reporter)
+    if figure == "compare":
+        from ovseg_cli.core.report.compare_grid import report_comparison
+
+        return report_comparison(wanted, places, reporter)
     from ovseg_cli.core.report.sensitivity import report_sensitivity
 
     return report_sensitivity(wanted, places, reporter)

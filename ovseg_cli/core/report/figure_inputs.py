@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovseg_cli import __version__
-from ovseg_cli.core.errors import DataError, UsageError, unknown_name
+from ovseg_cli.core.errors import DataError, UsageError, nearest, unknown_name
 from ovseg_cli.core.evaluation.mask_sensitivity import LIMIT
 from ovseg_cli.core.evaluation.request import SCORE_SUBSET
 from ovseg_cli.core.files import digest_of
@@ -37,9 +37,10 @@ class FigureRequest:
     data: str | None = None
     subset: str | None = None
     out: Path | None = None
-    limit: int = LIMIT
+    limit: int | None = None
     proposals: str | None = None
     gpus: int | None = None
+    pictures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,32 @@ class FigureReport:
 
 @dataclass(frozen=True)
 class Pictures:
-    """What models are measured on."""
+    """What models are measured on.
+
+    Attributes:
+        choice: Data set and class split.
+        data: The pictures; those that were asked for by name come first.
+        store: Their proposals, where a cache was named.
+        named: How many were asked for by name.
+    """
 
     choice: "DataChoice"
     data: "SegmentationData"
     store: "ProposalStore | None" = None
+    named: int = 0
+
+    def drawn(self, most: int) -> list[int]:
+        """Places of the pictures to draw: those that were named, else at most so many, evenly spread."""
+        if self.named:
+            return list(range(self.named))
+        count = min(most, len(self.data))
+        return [i * len(self.data) // count for i in range(count)]
+
+    @property
+    def place(self) -> str:
+        """Data set, subset and number of pictures, for titles."""
+        count = len(self.data)
+        return f"{self.choice.label} {self.data.name}, {count} picture{'s' if count > 1 else ''}"
 
     def stem(self, figure: str) -> str:
         """Stem of the files of a figure: FIGURE-DATA-SUBSET."""
@@ -80,39 +102,90 @@ def _run(name: str, folders: Folders) -> Run:
     return find_run(name, folders.runs)
 
 
-def pictures_of(request: FigureRequest, run: Run, folders: Folders) -> Pictures:
-    """Open the data of a request; where it names none, those of a run.
+def pictures_of(request: FigureRequest, run: Run, folders: Folders, most: int = LIMIT) -> Pictures:
+    """Open the labelled pictures of a request; where it names no data, those of a run.
+
+    Args:
+        request: The request.
+        run: Its first run.
+        folders: Where data lies.
+        most: How many pictures are taken where the request does not say.
 
     Raises:
-        UsageError: An unknown data set or subset, or one without classes.
+        UsageError: An unknown data set, subset or picture, or a data set without classes.
         DataError: It is not prepared, or has no labels.
     """
+    limit = request.limit or most
+    choice = choice_of(request, run, folders)
+    return open_pictures(choice, request.subset, limit, request.proposals, folders, request.pictures)
+
+
+def choice_of(request: FigureRequest, run: Run, folders: Folders) -> "DataChoice":
+    """Return the data set and class split of a request; where it names none, those of a run."""
     from ovseg_cli.core.data.find import find_data
 
     label, unseen = (request.data, None) if request.data else run.data
-    choice = find_data(label, unseen, folders)
-    return open_pictures(choice, request.subset, request.limit, request.proposals, folders)
+    return find_data(label, unseen, folders)
 
 
 def open_pictures(
-    choice: "DataChoice", subset: str | None, limit: int, proposals: str | None, folders: Folders
+    choice: "DataChoice",
+    subset: str | None,
+    limit: int,
+    proposals: str | None,
+    folders: Folders,
+    names: Sequence[str] = (),
 ) -> Pictures:
-    """Open the first `limit` pictures of a subset, by default the one that is scored, and a cache of proposals."""
-    from ovseg_cli.core.data.dataset import PreparedData
+    """Open the first `limit` labelled pictures of a subset, by default the one that is scored, and their proposals."""
     from ovseg_cli.core.proposals.caches import find_cache
 
     if choice.spec.task != "semantic":
         raise UsageError(f"{choice.spec.name} holds masks without classes: there is nothing to name.")
-    prepared, subset = PreparedData.open(choice.spec, folders), subset or SCORE_SUBSET
-    if subset not in prepared.subsets:
-        raise unknown_name(f"subset of {choice.spec.name}", subset, prepared.subsets)
-    data = prepared.subset(subset)
+    data = _subset(choice, subset or SCORE_SUBSET, folders)
     if not data.has_labels:
-        raise DataError(f"{choice.spec.name}, subset '{subset}', has no label maps.", "Choose another --subset.")
-    store = None if proposals is None else find_cache(proposals, choice.spec.name, subset, folders)
+        raise DataError(f"{choice.spec.name}, subset '{data.name}', has no label maps.", "Choose another --subset.")
+    store = None if proposals is None else find_cache(proposals, choice.spec.name, data.name, folders)
     if store is not None:
         store.require({"data_fingerprint": data.fingerprint})
-    return Pictures(choice, data.select(range(min(limit, len(data)))), store)
+    chosen, named = _chosen(data, limit, names)
+    return Pictures(choice, chosen, store, named)
+
+
+def any_pictures(choice: "DataChoice", subset: str, limit: int, folders: Folders, names: Sequence[str]) -> Pictures:
+    """Open pictures that need neither labels nor classes.
+
+    Raises:
+        UsageError: An unknown subset or picture.
+        DataError: The data set is not prepared.
+    """
+    chosen, named = _chosen(_subset(choice, subset, folders), limit, names)
+    return Pictures(choice, chosen, named=named)
+
+
+def _subset(choice: "DataChoice", subset: str, folders: Folders) -> "SegmentationData":
+    from ovseg_cli.core.data.dataset import PreparedData
+
+    prepared = PreparedData.open(choice.spec, folders)
+    if subset not in prepared.subsets:
+        raise unknown_name(f"subset of {choice.spec.name}", subset, prepared.subsets)
+    return prepared.subset(subset)
+
+
+def _chosen(data: "SegmentationData", limit: int, names: Sequence[str]) -> "tuple[SegmentationData, int]":
+    """Take the named pictures, then the first others until there are `limit`; and how many were named."""
+    places = {name: i for i, name in enumerate(data.names)}
+    first = list(dict.fromkeys(_place_of(name, places, data) for name in names))
+    others = [i for i in range(min(len(data), limit)) if i not in first]
+    return data.select([*first, *others[: max(0, limit - len(first))]]), len(first)
+
+
+def _place_of(name: str, places: dict[str, int], data: "SegmentationData") -> int:
+    for known in (name, name.rpartition(".")[0]):
+        if known in places:
+            return places[known]
+    where = f"{data.spec.name}, subset '{data.name}', has no picture '{name}'."
+    hit = nearest(name, places)
+    raise UsageError(where, f"Did you mean '{hit}'?" if hit else f"One of them is '{next(iter(places))}'.")
 
 
 def captions_of(choices: Sequence[ModelChoice]) -> list[str]:

@@ -3,13 +3,16 @@
 Figures are views, never data: tiny pictures are enlarged, huge ones reduced, label maps always by the nearest pixel.
 """
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from ovseg_cli.core.errors import ShapeError
+from ovseg_cli.core.files import write_bytes
 from ovseg_cli.core.report.legend import (
     INK,
     PAPER,
@@ -17,9 +20,11 @@ from ovseg_cli.core.report.legend import (
     Color,
     Entry,
     border_entries,
+    class_areas,
     draw_legend,
     draw_text,
     legend_entries,
+    order_by_area,
     widest_entry,
 )
 from ovseg_cli.core.report.lettering import line_height, text_width, wrap
@@ -109,11 +114,13 @@ class PanelRow:
         image: (H, W, 3) uint8 RGB.
         cells: Label maps (H, W), or ready images such as an error map; one a caption.
         title: Printed above the row; may be empty.
+        notes: Printed below the panels, one for each cell; may be empty.
     """
 
     image: np.ndarray
     cells: Sequence[np.ndarray | Image.Image]
     title: str = ""
+    notes: Sequence[str] = ()
 
 
 def side_by_side(
@@ -179,8 +186,8 @@ def _legends(
     if groups is None:
         parts = [("", [*found, *other]), ("", border_entries(found, meanings))]
     else:
-        by_name = {entry.name: entry for entry in found}
-        parts = [(title, [by_name[names[i]] for i in ids if names[i] in by_name]) for title, ids in groups]
+        by_id = dict(zip(order_by_area(class_areas(labels, len(names))), found, strict=True))
+        parts = [(title, [by_id[i] for i in ids if i in by_id]) for title, ids in groups]
         parts += [("", [*other, *border_entries(found, meanings)])]
     column = widest_entry([*found, *other], size)
     return [draw_legend(entries, width, size, title=title, column=column) for title, entries in parts if entries]
@@ -199,6 +206,27 @@ def stack(strips: Sequence[Image.Image]) -> Image.Image:
         canvas.paste(strip, ((width - strip.width) // 2, y))
         y += strip.height
     return canvas
+
+
+def sentences(lines: Sequence[str], width: int, size: int) -> Image.Image:
+    """Draw sentences below one another, wrapped to a width in pixels, on white."""
+    pad = round(size * 0.6)
+    wrapped = [line for sentence in lines for line in wrap(sentence, size, width - 2 * pad)]
+    canvas = Image.new("RGB", (width, len(wrapped) * line_height(size) + pad), PAPER)
+    for row, line in enumerate(wrapped):
+        draw_text(ImageDraw.Draw(canvas), (pad, pad // 2 + row * line_height(size)), line, size)
+    return canvas
+
+
+def save_png(image: Image.Image, path: Path) -> None:
+    """Write an image as a PNG, whole or not at all.
+
+    Raises:
+        MachineError: The disk refuses.
+    """
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    write_bytes(path, stream.getvalue())
 
 
 def _with_legend(picture: Image.Image, parts: Sequence[Sequence[Entry]], size: int) -> Image.Image:
@@ -237,14 +265,17 @@ def _panels(
 
 
 def _strip(row: PanelRow, images: Sequence[Image.Image], panel: int, gap: int, size: int) -> Image.Image:
-    title = line_height(size) if row.title else 0
+    title, below = (line_height(size) if words else 0 for words in (row.title, row.notes))
     height = max(image.height for image in images)
-    canvas = Image.new("RGB", (len(images) * (panel + gap) + gap, height + title + gap), PAPER)
+    canvas = Image.new("RGB", (len(images) * (panel + gap) + gap, title + height + below + gap), PAPER)
+    draw = ImageDraw.Draw(canvas)
     if row.title:
-        draw_text(ImageDraw.Draw(canvas), (gap, 0), row.title, size)
+        draw_text(draw, (gap, 0), row.title, size)
     for column, image in enumerate(images):
         left = gap + column * (panel + gap) + (panel - image.width) // 2
         canvas.paste(image, (left, title + (height - image.height) // 2))
+    for column, note in enumerate(row.notes, start=1):
+        _centred(draw, note, gap + column * (panel + gap), title + height + below + size // 4, panel, size)
     return canvas
 
 

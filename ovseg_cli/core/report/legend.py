@@ -47,6 +47,11 @@ def class_areas(labels: Sequence[np.ndarray], num_classes: int) -> np.ndarray:
     return areas
 
 
+def order_by_area(areas: np.ndarray) -> list[int]:
+    """Order the classes that occur, largest area first; `areas` is (K,) pixels."""
+    return [int(i) for i in np.argsort(-areas, kind="stable") if areas[i] > 0]
+
+
 def legend_entries(
     labels: Sequence[np.ndarray],
     names: Sequence[str],
@@ -64,12 +69,11 @@ def legend_entries(
         shares: Print each class's part of the area (ignored pixels count in the whole).
     """
     areas, whole = class_areas(labels, len(names)), sum(label.size for label in labels)
-    order = [int(i) for i in np.argsort(-areas, kind="stable") if areas[i] > 0]
     return [
         Entry(
             names[i], rgb(colors[i]), float(areas[i] / whole) if shares else None, borders.get(i) if borders else None
         )
-        for i in order
+        for i in order_by_area(areas)
     ]
 
 

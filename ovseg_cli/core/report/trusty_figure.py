@@ -4,7 +4,6 @@ Objects of unseen classes have red borders, those of seen ones black ones; the m
 trusts that it sees what it was trained on.
 """
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from ovseg_cli.core.files import write_bytes
-from ovseg_cli.core.report.figures import PanelRow, font_size, side_by_side, stack
+from ovseg_cli.core.report.figures import PanelRow, font_size, save_png, sentences, side_by_side, stack
 from ovseg_cli.core.report.legend import MUTED, PAPER, draw_text
-from ovseg_cli.core.report.lettering import line_height, text_width, wrap
+from ovseg_cli.core.report.lettering import line_height, text_width
 from ovseg_cli.core.report.painting import edges, resize_label, view_size
 from ovseg_cli.core.report.seen import UNSEEN, SeenClasses
 from ovseg_cli.core.report.trusty_results import PARTS, Mean, Part, PictureMeans
@@ -77,11 +75,14 @@ def draw_trusty_maps(
     panels = side_by_side(rows, CAPTIONS, names, colors, ignore_label, seen.borders, 0.8, PANEL, meanings=seen.meanings)
     size = font_size(PANEL * 1.4)
     image = stack(
-        [_lines([title], panels.width, size), panels, _scale(panels.width, size), _lines(below, panels.width, size)]
+        [
+            sentences([title], panels.width, size),
+            panels,
+            _scale(panels.width, size),
+            sentences(below, panels.width, size),
+        ]
     )
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
-    write_bytes(path, stream.getvalue())
+    save_png(image, path)
 
 
 def means_text(means: PictureMeans) -> str:
@@ -117,14 +118,4 @@ def _scale(width: int, size: int) -> Image.Image:
     canvas.paste(Image.fromarray(bar).convert("RGB"), (left, size // 2))
     draw.rectangle((left, size // 2, left + 8 * size - 1, size // 2 + size - 1), outline=MUTED)
     draw_text(draw, (left + 9 * size, size // 2), high, size)
-    return canvas
-
-
-def _lines(sentences: Sequence[str], width: int, size: int) -> Image.Image:
-    """Sentences below one another, wrapped."""
-    pad = round(size * 0.6)
-    lines = [line for sentence in sentences for line in wrap(sentence, size, width - 2 * pad)]
-    canvas = Image.new("RGB", (width, len(lines) * line_height(size) + pad), PAPER)
-    for row, line in enumerate(lines):
-        draw_text(ImageDraw.Draw(canvas), (pad, pad // 2 + row * line_height(size)), line, size)
     return canvas
