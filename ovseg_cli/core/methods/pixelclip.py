@@ -50,7 +50,7 @@ from ovseg_cli.core.nn.covered_bce import covered_bce_sum, covered_pixels
 from ovseg_cli.core.nn.map_decoder import MapDecoder
 from ovseg_cli.core.nn.mask_groups import MaskGroups, grouped_targets, masks_on_grid
 from ovseg_cli.core.nn.region_pooling import region_sums
-from ovseg_cli.core.nn.sinkhorn import sinkhorn
+from ovseg_cli.core.nn.sinkhorn import alone, sinkhorn
 from ovseg_cli.core.runs import HOST, LIVE
 from ovseg_cli.core.types import TextFeatures, TrainBatch
 
@@ -398,6 +398,27 @@ class PixelClip(DenseMethod, TrainedMethod):
         if self.recipe.class_names == "learned" and self.recipe.clustering:
             return sinkhorn(logits, self.recipe.sinkhorn_rounds, total).argmax(1)
         return logits.argmax(1)
+
+    @torch.no_grad()
+    def grouped(self, training: PixelClipTraining, parts: Sequence[TrainBatch]) -> list[tuple[MaskGroups, Tensor]]:
+        """Group masks by the learned names as a step of training would, learning nothing: for pictures of a run.
+
+        The image tower stands for the momentum encoder, of which a run keeps nothing.
+
+        Args:
+            training: How the run was trained.
+            parts: With "images", "areas", "masks" and "cut_outs"; their masks are grouped together.
+
+        Returns:
+            For each part its masks, and the name of each, (N,) int64.
+        """
+        kept = self.recipe, self.teacher
+        self.recipe, self.teacher = training, self.tower
+        groups = [self._masks_of(part) for part in parts]
+        features = torch.cat([group.features for group in groups])
+        chosen = self._assigned(features, TextFeatures.of_classes(features[:0]), alone).cpu()
+        self.recipe, self.teacher = kept
+        return [*zip(groups, chosen.split([len(group.features) for group in groups]), strict=True)]
 
     def _targets(self, groups: Sequence[MaskGroups], chosen: Tensor, text: TextFeatures) -> list[Tensor]:
         """Return for each part its (B, R, k) targets."""

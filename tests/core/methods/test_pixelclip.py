@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ovseg_cli.core.methods.pixelclip import PixelClip, PixelClipConfig, PixelClipTraining
 from ovseg_cli.core.methods.training_config import TrainingConfig
+from ovseg_cli.core.nn.mask_groups import grouped_targets
 from ovseg_cli.core.training.mask_crops import MaskCrops
 from ovseg_cli.core.types import TextFeatures
 from tests.core.clip.tiny import tiny_clip
@@ -245,3 +246,21 @@ def test_settings_that_contradict_each_other_are_refused(settings: dict[str, Any
 def test_no_other_method_sees_two_views() -> None:
     assert PixelClip.second_view(PixelClipTraining(cut_out=False)).cut_out is False
     assert super(PixelClip, PixelClip).second_view(TrainingConfig()) is None
+
+
+def test_masks_are_grouped_for_a_picture_as_in_a_step() -> None:
+    method, batch = begun({"teacher_momentum": 1.0}), batch_of([3, 0, 4])
+    steps, state = int(method.steps_done), {k: v.clone() for k, v in method.checkpoint_state().items()}
+    parts = [part_of(batch, slice(i, i + 1)) for i in range(3)]
+    found = method.grouped(method.recipe, parts)
+    assert [len(names) for _, names in found] == [len(group.tables[0]) for group, _ in found] and not len(found[1][1])
+    assert int(method.steps_done) == steps and method.teacher is not method.tower
+    for key, value in method.checkpoint_state().items():
+        assert torch.equal(value, state[key])
+    (whole,) = method.before_step([batch], text(), lambda values: values)
+    for i, (group, names) in enumerate(found):
+        targets = grouped_targets(group, names, NAMES)[0]
+        assert torch.equal(group.ids[0], whole["regions"][i])
+        assert (
+            torch.equal(targets, whole["targets"][i, : len(targets)]) and not whole["targets"][i, len(targets) :].any()
+        )
