@@ -52,6 +52,6 @@ def prepare(
     if dry_run:
         views.show_plan(preparation.plan(spec, places, source), json)
         return
-    allowed = preparation.accepted_missing(places, spec.name) if allow_missing is None else allow_missing
+    allowed = preparation.allowed_missing(places, spec) if allow_missing is None else allow_missing
     report = preparation.prepare(spec, places, source, reporter, workers=count, check_only=check, allow_missing=allowed)
     views.show_prepared(report, json)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ovseg_cli.core.data import originals
+from ovseg_cli.core.data.archive import DataFile
 from ovseg_cli.core.data.images import load_image, load_label
 from ovseg_cli.core.data.index import Entry, count_pixels
 from ovseg_cli.core.data.labels import SeenLabels, hide, label_hash
@@ -86,24 +88,33 @@ class Verifier:
     def __call__(self, entry: Entry) -> tuple[Problem, ...]:
         """Return what is broken."""
         problems: list[Problem] = []
-        for look in (self._image, self._labels):
+        for look in (self._image, self._labels, self._masks):
             try:
                 look(entry, problems)
             except (OvsegError, OSError) as error:
-                file = str(self.root / entry.image)
+                file = str(entry.image_file(self.root))
                 text = getattr(error, "message", None) or str(error)
                 file, _, what = text.partition(": ") if ": " in text else (file, "", text)
                 problems.append(Problem(file, what.rstrip("."), getattr(error, "mend", None) or ""))
         return tuple(problems)
 
     def _image(self, entry: Entry, problems: list[Problem]) -> None:
-        path = self.root / entry.image
+        path = entry.image_file(self.root)
         picture = load_image(path, upright=entry.upright)
+        sha = originals.head_hash if entry.masks else _file_hash
         if picture.shape[:2] != (entry.height, entry.width):
             what = f"is {picture.shape[1]} x {picture.shape[0]}, was {entry.width} x {entry.height} when prepared"
             problems.append(Problem(str(path), what, "Restore the picture."))
-        elif not self.drawn and sha256_file(path)[:32] != entry.image_sha:
+        elif not self.drawn and sha(path) != entry.image_sha:
             problems.append(Problem(str(path), "the picture has changed since it was prepared", "Restore the picture."))
+
+    def _masks(self, entry: Entry, problems: list[Problem]) -> None:
+        path = entry.masks_file(self.root)
+        if path is None:
+            return
+        originals.read_masks(path)
+        if originals.head_hash(path) != entry.masks_sha:
+            problems.append(Problem(str(path), "the masks have changed since this was prepared", "Prepare again."))
 
     def _labels(self, entry: Entry, problems: list[Problem]) -> None:
         if entry.label is None:
@@ -121,6 +132,11 @@ class Verifier:
             if not np.array_equal(load_label(path), hide(label, part.hidden, self.ignore_label)):
                 what = f"does not leave out exactly the unseen classes of split '{part.split}'"
                 problems.append(Problem(str(path), what, "Remove it."))
+
+
+def _file_hash(path: DataFile) -> str:
+    assert isinstance(path, Path), "what lies in an archive is recorded by its beginning"
+    return sha256_file(path)[:32]
 
 
 def verify(

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ovseg_cli.core.data.archive import locate
 from ovseg_cli.core.data.images import image_size, load_image, load_label, write_label, write_png
 from ovseg_cli.core.data.index import Entry
 from ovseg_cli.core.data.labels import SeenLabels, hide, histogram, label_hash
@@ -164,7 +165,7 @@ class Converter(Maker):
                 picture.label = self._to_train_ids(raw, problems, item)
             picture.image_sha = sha256_file(image)[:32]
         except (OvsegError, OSError) as error:
-            problems.append(_as_problem(error, item))
+            problems.append(as_problem(error, item))
             return None
         return picture
 
@@ -243,8 +244,10 @@ def _size(shape: tuple[int, ...]) -> str:
     return f"{shape[1]} x {shape[0]}"
 
 
-def _as_problem(error: Exception, item: Item) -> Problem:
+def as_problem(error: Exception, item: Item) -> Problem:
+    """Return the problem that an error about a picture is."""
     if not isinstance(error, OvsegError):
         return Problem(str(getattr(error, "filename", None) or item.image), str(getattr(error, "strerror", error)))
-    file = next((f for f in (item.image, item.label) if f and error.message.startswith(f"{f}: ")), str(item.image))
+    files = [str(locate(p, at)) for p, at in ((item.image, item.image_at), (item.label, item.label_at)) if p]
+    file = next((f for f in files if error.message.startswith(f"{f}: ")), files[0])
     return Problem(file, error.message.removeprefix(f"{file}: ").rstrip("."), error.mend or "")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ovseg_cli.core.data import originals
+from ovseg_cli.core.data.archive import DataFile
 from ovseg_cli.core.data.commands import prepare_command
 from ovseg_cli.core.data.images import load_image, load_label
 from ovseg_cli.core.data.index import Entry, fingerprint, read_index
@@ -175,7 +177,8 @@ class SegmentationData:
     def image(self, index: int) -> np.ndarray:
         """Read a picture alone, (H, W, 3) uint8 RGB."""
         entry = self.entries[index]
-        return self._sized(load_image(self.data.root / entry.image, upright=entry.upright), entry, entry.image)
+        picture = load_image(entry.image_file(self.data.root), upright=entry.upright)
+        return self._sized(picture, entry, entry.image_file(self.data.root))
 
     def label(self, index: int) -> np.ndarray | None:
         """Read a label alone, (H, W) uint8 or uint16; None where the subset has none."""
@@ -183,7 +186,7 @@ class SegmentationData:
         path = self.label_path(entry)
         if path is None:
             return None
-        label = self._sized(load_label(path), entry, str(entry.label))
+        label = self._sized(load_label(path), entry, path)
         return hide(label, self.hidden, self.ignore_label)
 
     @property
@@ -221,6 +224,11 @@ class SegmentationData:
         """Whether every picture has a label."""
         return all(entry.label is not None for entry in self.entries)
 
+    @property
+    def has_masks(self) -> bool:
+        """Whether every picture comes with masks without classes."""
+        return bool(self.entries) and all(entry.masks is not None for entry in self.entries)
+
     def label_path(self, entry: Entry) -> Path | None:
         """File of a picture's label."""
         if entry.label is None:
@@ -241,7 +249,10 @@ class SegmentationData:
             DataError: The first file that is missing or changed.
         """
         mend = self.data.mend
+        originals.require_archives(self.entries, self.data.root, mend)
         for entry in self.entries:
+            if entry.image_at is not None:
+                continue
             image, label = self.data.root / entry.image, self.label_path(entry)
             if not image.exists():
                 gone = f" (a link to {image.readlink()}, which is gone)" if image.is_symlink() else ""
@@ -258,10 +269,10 @@ class SegmentationData:
         if recorded and size != recorded[0]:
             raise DataError(f"{path}: this label has changed since it was prepared.", mend)
 
-    def _sized(self, values: np.ndarray, entry: Entry, what: str) -> np.ndarray:
+    def _sized(self, values: np.ndarray, entry: Entry, file: DataFile) -> np.ndarray:
         if values.shape[:2] != (entry.height, entry.width):
             raise DataError(
-                f"{self.data.root / what}: {values.shape[1]} x {values.shape[0]} pixels, but {entry.width} x "
+                f"{file}: {values.shape[1]} x {values.shape[0]} pixels, but {entry.width} x "
                 f"{entry.height} when it was prepared.",
                 self.data.mend,
             )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from ovseg_cli.core.data.archive import ArchiveMember, DataFile
 from ovseg_cli.core.errors import DataError, OvsegError
 from ovseg_cli.core.files import atomic_write
 
@@ -78,9 +79,9 @@ def read_label(path: Path, error: type[OvsegError] = DataError, max_pixels: int 
 
 
 def load_image(
-    path: Path, error: type[OvsegError] = DataError, max_pixels: int = MAX_PIXELS, upright: bool = True
+    path: DataFile, error: type[OvsegError] = DataError, max_pixels: int = MAX_PIXELS, upright: bool = True
 ) -> np.ndarray:
-    """Read a picture as (H, W, 3) uint8 RGB; see `read_image`."""
+    """Read a picture, also one in an archive, as (H, W, 3) uint8 RGB; see `read_image`."""
     with _decoded(path, error, max_pixels) as picture:
         return to_rgb(picture, upright)
 
@@ -106,7 +107,7 @@ def load_label(path: Path, error: type[OvsegError] = DataError, max_pixels: int 
     return values.astype(np.uint8) if values.dtype == bool else values // step if step > 1 else values
 
 
-def image_size(path: Path, error: type[OvsegError] = DataError, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+def image_size(path: DataFile, error: type[OvsegError] = DataError, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Return (H, W) as stored (no EXIF rotation), from the header alone."""
     with _opened(path, error, max_pixels) as picture:
         return picture.height, picture.width
@@ -147,7 +148,7 @@ def encode_png(values: np.ndarray) -> bytes:
 
 
 @contextmanager
-def _decoded(path: Path, error: type[OvsegError], max_pixels: int) -> Iterator[Image.Image]:
+def _decoded(path: DataFile, error: type[OvsegError], max_pixels: int) -> Iterator[Image.Image]:
     with _opened(path, error, max_pixels) as picture:
         _decode(picture, path, error)
         try:
@@ -157,8 +158,8 @@ def _decoded(path: Path, error: type[OvsegError], max_pixels: int) -> Iterator[I
 
 
 @contextmanager
-def _opened(path: Path, error: type[OvsegError], max_pixels: int) -> Iterator[Image.Image]:
-    picture = _open(Path(path), error)
+def _opened(path: DataFile, error: type[OvsegError], max_pixels: int) -> Iterator[Image.Image]:
+    picture = _open(path if isinstance(path, ArchiveMember) else Path(path), error)
     with picture:
         if picture.width * picture.height > max_pixels:
             raise error(
@@ -168,12 +169,12 @@ def _opened(path: Path, error: type[OvsegError], max_pixels: int) -> Iterator[Im
         yield picture
 
 
-def _open(path: Path, error: type[OvsegError]) -> Image.Image:
+def _open(path: DataFile, error: type[OvsegError]) -> Image.Image:
     try:
-        if path.stat().st_size == 0:
+        if (path.size if isinstance(path, ArchiveMember) else path.stat().st_size) == 0:
             raise error(f"{path}: the file is empty (0 bytes).", "Fetch it again, or remove it.")
         with _no_pillow_limit():
-            return Image.open(path, formats=_formats())
+            return Image.open(path.open() if isinstance(path, ArchiveMember) else path, formats=_formats())
     except FileNotFoundError as problem:
         raise error(f"{path}: there is no such file.") from problem
     except IsADirectoryError as problem:
@@ -202,7 +203,7 @@ def _formats() -> list[str]:
     return [name for name in Image.ID if name not in _REFUSED_FORMATS]
 
 
-def _decode(picture: Image.Image, path: Path, error: type[OvsegError]) -> None:
+def _decode(picture: Image.Image, path: DataFile, error: type[OvsegError]) -> None:
     try:
         picture.load()
     except (*_DAMAGED, MemoryError) as problem:

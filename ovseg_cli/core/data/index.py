@@ -9,23 +9,29 @@ from typing import IO, Any
 
 import numpy as np
 
+from ovseg_cli.core.data.archive import DataFile, locate
 from ovseg_cli.core.errors import DataError
 from ovseg_cli.core.files import atomic_write, digest_of, explain_os_error
 
 SCHEMA = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One prepared picture.
 
     Attributes:
         stem: Name, unique in its subset.
-        image, label: Paths below the data set's folder; label None where the subset has none.
+        image, label: Paths below the data set's folder; label None where the subset has none. An original that is
+            neither linked nor copied has its absolute path.
+        image_at: Name, offset and size of the picture where `image` is an archive.
+        masks, masks_at: The same of the file that holds its masks, for class-agnostic masks.
         height, width: Pixels, as read.
         upright: Whether the picture's EXIF rotation is applied (not where the label was drawn without it).
-        image_sha: Hash of the picture's file; of its pixels where it was drawn here.
+        image_sha: Hash of the picture's file; of its pixels where it was drawn here; of its beginning and length where
+            it stays where it is (`originals.head_hash`).
         label_sha: Hash of the train ids.
+        masks_sha: Hash of the beginning and the length of the file that holds its masks.
         pixels: [train id or ignore_label, count] of each value in the label.
         files: Path below the data set's folder → bytes and mtime (ns) of each file written here.
         inputs: Bytes and mtime (ns) of each source file; how a changed source is noticed.
@@ -46,11 +52,24 @@ class Entry:
     inputs: list[list[Any]] = field(default_factory=list)
     seen: dict[str, str] = field(default_factory=dict)
     caption: str | None = None
+    image_at: list[Any] | None = None
+    masks: str | None = None
+    masks_at: list[Any] | None = None
+    masks_sha: str | None = None
 
     @property
     def content(self) -> str:
         """What a fingerprint covers: name, size and contents, not times or places."""
-        return json.dumps([self.stem, self.height, self.width, self.upright, self.image_sha, self.label_sha])
+        masks = [self.masks_sha] if self.masks_sha else []
+        return json.dumps([self.stem, self.height, self.width, self.upright, self.image_sha, self.label_sha, *masks])
+
+    def image_file(self, root: Path) -> DataFile:
+        """Where the picture is, for a data set's folder."""
+        return locate(root / self.image, self.image_at)
+
+    def masks_file(self, root: Path) -> DataFile | None:
+        """Where its masks are, None where there are none."""
+        return None if self.masks is None else locate(root / self.masks, self.masks_at)
 
     def without_label(self) -> "Entry":
         """Return the same picture as if it had no label: neither its place nor anything that was counted in it."""

@@ -7,14 +7,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ovseg_cli.core.data.archive_list import Listing, list_archive
 from ovseg_cli.core.data.check import is_training
 from ovseg_cli.core.data.commands import prepare_command
 from ovseg_cli.core.data.convert import Converter, Drawer, Maker
 from ovseg_cli.core.data.images import encode_png
 from ovseg_cli.core.data.index import Entry, read_index
 from ovseg_cli.core.data.labels import SeenLabels
-from ovseg_cli.core.data.layout import Found, can_be_read, downloads, find_layout, mark_of, unreadable
+from ovseg_cli.core.data.layout import (
+    Found,
+    can_be_read,
+    downloads,
+    find_layout,
+    holds_masks,
+    mark_of,
+    unreadable,
+)
 from ovseg_cli.core.data.manifest import data_root, read_manifest
+from ovseg_cli.core.data.originals import Recorder
 from ovseg_cli.core.data.pairing import Item, pair
 from ovseg_cli.core.data.problems import Problem
 from ovseg_cli.core.data.spec import Spec
@@ -40,6 +50,7 @@ class Job:
         source: Folder that the pictures come from; None for drawn ones.
         layout: Id of the layout found there.
         generator_digest: Fingerprint of the generator.
+        listings: What lies in the archives of the source.
     """
 
     spec: Spec
@@ -52,6 +63,7 @@ class Job:
     source: Path | None = None
     layout: str | None = None
     generator_digest: str | None = None
+    listings: list[Listing] = field(default_factory=list)
 
     def finished(self, subset: str) -> dict[str, Entry]:
         """Entries of earlier runs that still hold, stem → entry."""
@@ -111,6 +123,8 @@ def _samples(job: Job, todo: dict[str, list[Item]]) -> Iterator[tuple[list[Item]
 
 
 def _bytes_of(maker: Maker, item: Item) -> int:
+    if isinstance(maker, Recorder):
+        return 0
     copies = 1 + len(maker.seen)
     if isinstance(maker, Drawer):
         image, label, _ = maker.generator.scene(maker.subset, item.index)
@@ -145,18 +159,29 @@ def _drawn(spec: Spec, folders: Folders, source: Path | None, write: bool) -> Jo
 def _converted(spec: Spec, root: Path, source: Path, found: Found, write: bool, link: bool) -> Job:
     key = digest_of(["key-1", spec.digest(), found.layout.id])
     job = Job(spec, root, key, source=source.absolute(), layout=found.layout.id)
-    table = spec.raw_to_train(found.layout)
     for subset in found.subsets:
-        pairing = pair(found, subset)
+        listings = _listings(found, subset, root)
+        pairing = pair(found, subset, listings)
+        job.listings.extend(listings)
         job.problems.extend(pairing.problems)
+        job.warnings.extend(pairing.warnings)
         job.items[subset] = pairing.items
-        seen = _seen_labels(spec, subset)
-        job.makers[subset] = Converter(
-            root, subset, _ignore_label(spec), _dtype(spec), spec.num_classes, seen, write, table, spec.name, link
-        )
+        job.makers[subset] = _maker(spec, root, subset, found, write, link)
     absent = [name for name in found.layout.subsets if name not in (*found.subsets, *spec.subsets)]
     job.warnings.extend(f"{spec.name}: {_mark(found, name)} is not there, so no subset '{name}'." for name in absent)
     return job
+
+
+def _listings(found: Found, subset: str, root: Path) -> list[Listing]:
+    pattern = found.layout.subsets[subset].archives
+    return [list_archive(path, root) for path in sorted(found.base.glob(pattern))] if pattern else []
+
+
+def _maker(spec: Spec, root: Path, subset: str, found: Found, write: bool, link: bool) -> Maker:
+    common = (root, subset, _ignore_label(spec), _dtype(spec), spec.num_classes, _seen_labels(spec, subset), write)
+    if holds_masks(spec):
+        return Recorder(*common)
+    return Converter(*common, spec.raw_to_train(found.layout), spec.name, link)
 
 
 def _mark(found: Found, subset: str) -> Path:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ovseg_cli.core.data.patterns import fixed_folder
+from ovseg_cli.core.data.patterns import fixed_folder, is_there
 from ovseg_cli.core.data.spec import Spec
 from ovseg_cli.core.data.spec_defaults import LABEL_MAPS
 from ovseg_cli.core.data.spec_files import Layout, SubsetLayout
@@ -58,9 +58,15 @@ def find_layout(spec: Spec, source: Path) -> Found:
 
 
 def is_readable(spec: Spec, layout: Layout) -> bool:
-    """Whether labels of this layout can be converted."""
+    """Whether labels of this layout can be converted, or need not be: masks without classes stay as they are."""
     listed = all(part.list_columns != "json-phase" for part in layout.subsets.values())
-    return listed and spec.encoding_of(layout).kind in LABEL_MAPS
+    kind = spec.encoding_of(layout).kind
+    return listed and (kind in LABEL_MAPS or (kind == "rle-json" and holds_masks(spec)))
+
+
+def holds_masks(spec: Spec) -> bool:
+    """Whether pictures come with masks without classes instead of labels."""
+    return spec.task == "class-agnostic-masks"
 
 
 def can_be_read(spec: Spec) -> bool:
@@ -112,8 +118,16 @@ def _candidates(spec: Spec, source: Path) -> Iterator[Found]:
     for folder in [source, *below]:
         for layout in spec.layouts:
             for base in (folder / root for root in layout.roots):
-                there = tuple(name for name, part in layout.subsets.items() if (base / mark_of(part)).exists())
+                there = tuple(name for name, part in layout.subsets.items() if _is_there(base, part))
                 yield Found(layout, base, there)
+
+
+def _is_there(base: Path, part: SubsetLayout) -> bool:
+    """Whether a subset's mark is in a folder; where the mark is no folder of a name of its own, whether a file fits."""
+    if part.archives and is_there(base, part.archives):
+        return True
+    mark = mark_of(part)
+    return (base / mark).exists() if mark else base.is_dir() and is_there(base, part.images)
 
 
 def mark_of(part: SubsetLayout) -> str:
@@ -124,7 +138,8 @@ def mark_of(part: SubsetLayout) -> str:
 
 
 def _not_found(spec: Spec, source: Path) -> DataError:
-    marks = [mark_of(part) for layout in spec.layouts for part in list(layout.subsets.values())[:2]]
+    parts = [part for layout in spec.layouts for part in list(layout.subsets.values())[:2]]
+    marks = [mark for part in parts for mark in (part.archives, mark_of(part) or part.images) if mark]
     marks = list(dict.fromkeys(marks))
     more = f" and {len(marks) - 8} more" if len(marks) > 8 else ""
     pages = downloads(spec)

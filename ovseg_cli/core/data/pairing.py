@@ -3,44 +3,61 @@
 A picture without its partner becomes a problem, never a gap.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+from typing import Any
 
+from ovseg_cli.core.data.archive import ArchiveMember
+from ovseg_cli.core.data.archive_list import Listing
 from ovseg_cli.core.data.layout import Found, mark_of
-from ovseg_cli.core.data.patterns import fixed_folder, index_files, pattern_regex
+from ovseg_cli.core.data.patterns import Inside, fixed_folder, index_files, pattern_regex
 from ovseg_cli.core.data.problems import Problem
 from ovseg_cli.core.data.spec_files import SubsetLayout
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
-    """One picture to prepare: files of a source, or the place of a drawn scene."""
+    """One picture to prepare: files of a source, or the place of a drawn scene.
+
+    Where `image` or `label` is an archive, `image_at` and `label_at` are name, offset and size in it.
+    """
 
     stem: str
     image: str | None = None
     label: str | None = None
     index: int = -1
+    image_at: Sequence[Any] | None = None
+    label_at: Sequence[Any] | None = None
 
 
 @dataclass
 class Pairing:
-    """The items of one subset and what kept others from becoming one."""
+    """The items of one subset, what kept others from becoming one, and what is worth knowing."""
 
     items: list[Item] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
-def pair(found: Found, subset: str) -> Pairing:
-    """List the pictures of a subset with their labels; missing partners become problems, never gaps."""
+def pair(found: Found, subset: str, listings: Sequence[Listing] = ()) -> Pairing:
+    """List the pictures of a subset with their labels; missing partners become problems, never gaps.
+
+    Args:
+        found: The layout and where it is.
+        subset: One of its subsets.
+        listings: Its archives.
+    """
     part = found.layout.subsets[subset]
     pairing = Pairing()
+    inside = _inside(found, listings, pairing)
     for pattern in (part.images, part.labels):
         if pattern and not (found.base / fixed_folder(pattern)).is_dir():
             folder = str(found.base / fixed_folder(pattern))
             pairing.problems.append(Problem(folder, f"this folder of '{subset}' is missing", "Fetch it, too."))
             return pairing
-    images = index_files(found.base, part.images, pairing.problems)
-    labels = index_files(found.base, part.labels, pairing.problems) if part.labels else None
+    images = index_files(found.base, part.images, pairing.problems, inside)
+    labels = index_files(found.base, part.labels, pairing.problems, inside) if part.labels else None
     if labels:
         _share_out(images, labels, part.images, part.labels or "")
     wanted = _listed(found, part, pairing.problems) if part.list else _everything(part, images, labels)
@@ -48,18 +65,53 @@ def pair(found: Found, subset: str) -> Pairing:
         image = images.get(image_stem)
         label = labels.get(label_stem) if labels is not None else None
         if image is None:
-            pairing.problems.append(_missing(found, part, image_stem, "image", subset))
+            partner = labels.get(label_stem) if labels is not None else None
+            pairing.problems.append(_missing(found, part, image_stem, "image", subset, partner))
         elif label is None and labels is not None:
-            pairing.problems.append(_missing(found, part, label_stem, "label", subset))
+            pairing.problems.append(_missing(found, part, label_stem, "label", subset, image))
         else:
-            pairing.items.append(Item(image_stem, image, label))
+            pairing.items.append(_item(image_stem, image, label))
     if not wanted and not pairing.problems:
         where = found.base / mark_of(part)
         pairing.problems.append(Problem(str(where), f"there is no picture of '{subset}' in it", "Fetch it again."))
     return pairing
 
 
-def _share_out(images: dict[str, str], labels: dict[str, str], image_pattern: str, label_pattern: str) -> None:
+def _item(stem: str, image: str | ArchiveMember, label: str | ArchiveMember | None) -> Item:
+    (image_path, image_at), (label_path, label_at) = _place(image), _place(label)
+    return Item(stem, image_path, label_path, image_at=image_at, label_at=label_at)
+
+
+def _place(file: str | ArchiveMember | None) -> tuple[str | None, list[Any] | None]:
+    return (file.archive, file.slot) if isinstance(file, ArchiveMember) else (file, None)
+
+
+def _inside(found: Found, listings: Sequence[Listing], pairing: Pairing) -> Inside:
+    """Return the members of archives under the paths that they would have in folders of the archives' names.
+
+    A folder that lies beside the archive of its name is that archive unpacked, so it is left out, and that is said.
+    """
+    inside = Inside()
+    for listing in listings:
+        pairing.problems.extend(listing.problems)
+        folder = listing.path.parent.joinpath(listing.path.stem).relative_to(found.base).as_posix()
+        if (found.base / folder).is_dir():
+            inside.left_out.add(folder)
+            pairing.warnings.append(f"{listing.path}: read as it is, the folder '{folder}' beside it is left out.")
+        for member in listing.members:
+            inside.files.append((f"{folder}/{_relative(member.name, Path(folder).name)}", member))
+    return inside
+
+
+def _relative(name: str, folder: str) -> str:
+    """Return a member's path in the folder that its archive counts as, which some archives hold themselves."""
+    return name.removeprefix("./").removeprefix(f"{folder}/")
+
+
+Files = dict[str, str | ArchiveMember]
+
+
+def _share_out(images: Files, labels: Files, image_pattern: str, label_pattern: str) -> None:
     """Let a file that fits both patterns (a.png, a_label.png) belong to the longer one only."""
     both = set(images.values()) & set(labels.values())
     loser = images if len(label_pattern) > len(image_pattern) else labels
@@ -67,7 +119,7 @@ def _share_out(images: dict[str, str], labels: dict[str, str], image_pattern: st
         del loser[stem]
 
 
-def _everything(part: SubsetLayout, images: dict[str, str], labels: dict[str, str] | None) -> list[tuple[str, str]]:
+def _everything(part: SubsetLayout, images: Files, labels: Files | None) -> list[tuple[str, str]]:
     """Without a list, the stem of every file counts; images without a label only where the images decide."""
     stems = set(labels or {}) if part.list_columns == "labels" else {*images, *(labels or {})}
     return [(stem, stem) for stem in sorted(stems)]
@@ -108,9 +160,13 @@ def _stem_of(listed: str, pattern: str) -> str | None:
     return match["stem"] if match else None
 
 
-def _missing(found: Found, part: SubsetLayout, stem: str, what: str, subset: str) -> Problem:
+def _missing(
+    found: Found, part: SubsetLayout, stem: str, what: str, subset: str, partner: str | ArchiveMember | None
+) -> Problem:
     pattern = part.images if what == "image" else part.labels or ""
     other = "label" if what == "image" else "image"
     path = str(found.base / pattern.replace("{stem}", stem))
+    if isinstance(partner, ArchiveMember):
+        path = f"{partner.archive}, member {stem}{PurePosixPath(pattern).suffix}"
     reason = f"listed in {part.list}" if part.list else f"the {other} '{stem}' of '{subset}' is there"
     return Problem(path, f"this {what} is missing ({reason})", f"Fetch it again, or remove its {other}.")

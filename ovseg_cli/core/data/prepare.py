@@ -31,6 +31,7 @@ from ovseg_cli.core.data.index import (
 )
 from ovseg_cli.core.data.job import Job, estimate_bytes, make_job
 from ovseg_cli.core.data.labels import SeenLabels
+from ovseg_cli.core.data.layout import holds_masks
 from ovseg_cli.core.data.manifest import MANIFEST, SPEC, data_root, read_manifest
 from ovseg_cli.core.data.pairing import Item
 from ovseg_cli.core.data.parallel import ordered_map
@@ -114,7 +115,7 @@ def prepare(
         require_own_folder(job.root)
         sweep(job.root)
         _tell_what_changed(job, reporter)
-        if job.source is not None and not can_link(job.root):
+        if job.source is not None and not holds_masks(spec) and not can_link(job.root):
             reporter.say(f"{job.root}: links are impossible here, so the pictures are copied.")
             job = make_job(spec, folders, source, link=False)
         return _prepare(job, reporter, workers, started)
@@ -124,6 +125,15 @@ def missing_pictures(spec: Spec, counts: Mapping[str, int]) -> dict[str, tuple[i
     """Return subset → (pictures that are there, official count) where there are fewer."""
     official = {name: subset.images for name, subset in spec.subsets.items()}
     return {n: (have, expected) for n, have in counts.items() if (expected := official.get(n)) and have < expected}
+
+
+def allowed_missing(folders: Folders, spec: Spec) -> int | None:
+    """How many pictures may be missing where the user did not say; None: any number.
+
+    What the last preparation accepted is accepted again. Masks without classes are never scored and come in a thousand
+    archives, of which published trainings take a part: there any part will do, and it is said how many there are.
+    """
+    return None if holds_masks(spec) else accepted_missing(folders, spec.name)
 
 
 def accepted_missing(folders: Folders, name: str) -> int:
@@ -167,6 +177,8 @@ def _prepare(job: Job, reporter: Reporter, workers: int, started: float) -> Prep
         with contextlib.suppress(FileNotFoundError):
             os.unlink(job.root / MANIFEST)
     write_text(job.root / SPEC, _spec_text(job.spec))
+    for listing in job.listings:
+        listing.save(job.root)
     problems, subsets = list(job.problems), {}
     for subset, items in job.items.items():
         entries = _make_subset(job, subset, finished[subset], left[subset], problems, reporter, workers)

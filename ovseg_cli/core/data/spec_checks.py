@@ -163,6 +163,9 @@ def _layouts(spec: Spec) -> Iterator[Problem]:
                 yield Problem(
                     f"{key}.images", f"pattern '{files.images}' has no {{stem}}.", 'Write it as "images/{stem}.jpg".'
                 )
+            if files.archives and spec.task != "class-agnostic-masks":
+                what = "archives are read in place for class-agnostic masks only."
+                yield Problem(f"{key}.archives", what, "Remove it, and unpack them.")
 
 
 def _settings(spec: Spec) -> Iterator[Problem]:

@@ -61,12 +61,15 @@ class SubsetLayout(Part):
         list_columns: With a list: "stem" (one a line), "paths" (image and label separated by blanks; only the last
             two parts of each path count), or "json-phase" (records `images[]` whose `phase` is the subset's name).
             Without one: "labels" where the label files say which images belong to the subset, else the images do.
+        archives: Pattern of tar files that may lie there as downloaded; each counts as the folder of its name. Only for
+            class-agnostic masks.
     """
 
     images: RelativePath
     labels: RelativePath | None = None
     list: RelativePath | None = None
     list_columns: Literal["stem", "paths", "json-phase", "labels"] = "stem"
+    archives: RelativePath | None = None
 
 
 class Layout(Part):

@@ -72,12 +72,11 @@ def stale_files(root: Path, finished: dict[str, dict[str, Entry]]) -> set[str]:
 
 def remove(root: Path, stale: set[str]) -> None:
     """Remove files that earlier runs wrote; a path that leads out of the folder is left alone."""
-    for relative in stale:
-        parts = Path(relative).parts
-        if parts and not Path(relative).is_absolute() and ".." not in parts:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(root / relative)
-    for folder in sorted({(root / relative).parent for relative in stale}, reverse=True):
+    own = [path for path in stale if Path(path).parts and not Path(path).is_absolute() and ".." not in Path(path).parts]
+    for relative in own:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(root / relative)
+    for folder in sorted({(root / relative).parent for relative in own}, reverse=True):
         with contextlib.suppress(OSError):
             folder.rmdir()
             folder.parent.rmdir()

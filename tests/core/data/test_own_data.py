@@ -8,6 +8,7 @@ import pytest
 from ovseg_cli.core.data.commands import prepare_command
 from ovseg_cli.core.data.dataset import PreparedData
 from ovseg_cli.core.data.find import find_data, own_names
+from ovseg_cli.core.data.layout import holds_masks
 from ovseg_cli.core.data.prepare import plan, prepare
 from ovseg_cli.core.data.spec_defaults import LABEL_MAPS
 from ovseg_cli.core.data.specs import load_spec, spec_folder, spec_names
@@ -141,7 +142,7 @@ def test_shipped_spec_says_what_to_fetch_or_that_it_cannot_convert(
     said = str(caught.value)
     for page in {d.page for d in spec.downloads}:
         assert len(said.split(page)) <= 2, "the same page twice"
-    if original in LABEL_MAPS:
+    if original in LABEL_MAPS or holds_masks(spec):
         assert caught.value.exit_code == 3 and "--source DIR" in said and spec.downloads[0].page in said
     else:
         assert caught.value.exit_code == 2 and "no known layout" not in said

@@ -324,8 +324,9 @@ def test_last_prepared_is_the_newest_even_if_nothing_was_left_to_do(tmp_path: Pa
 
 
 def test_encodings_to_come_are_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="sa-1b: its original labels are stored as rle-json") as caught:
-        prepare(load_spec("sa-1b"), folders_of(tmp_path), tmp_path)
+    as_records = handmade.SPEC.replace('kind = "label-png"', 'kind = "rle-json"\nrecords = "annotations"')
+    with pytest.raises(UsageError, match="mini: its original labels are stored as rle-json") as caught:
+        prepare(make_spec(tmp_path, as_records), folders_of(tmp_path), tmp_path)
     assert "label-png" in str(caught.value.mend)
     assert not (tmp_path / "datasets").exists()
 
