@@ -62,6 +62,18 @@ def resize_image(image: Tensor, size: tuple[int, int], antialias: bool) -> Tenso
     return F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=antialias)[0]
 
 
+def resize_bytes(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize (3, H, W) uint8 to (3, h, w) uint8 as PIL's bilinear filter does, which averages where it shrinks.
+
+    Values may differ from PIL's by one: its weights have more digits.
+    """
+    if tuple(image.shape[-2:]) == size:
+        return image
+    pixels = image[None].float() if image.is_cuda else image[None].contiguous(memory_format=torch.channels_last)
+    resized = F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)[0]
+    return resized.round().clamp(0, 255).to(torch.uint8) if image.is_cuda else resized
+
+
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Bring (..., 3, H, W) in 0 to 255 to what the CLIP was trained on; mean and std are (3,), of values 0 to 1."""
     return (images / 255 - mean[:, None, None]) / std[:, None, None]

@@ -149,8 +149,7 @@ class DenseMethod(Method):
         Raises:
             ShapeError: The picture is no (3, H, W), or has no pixels.
         """
-        if image.ndim != 3 or image.shape[0] != 3 or not image.numel():
-            raise ShapeError(f"a picture must be (3, H, W) RGB with at least one pixel, but got {tuple(image.shape)}")
+        check_picture(image)
         size = self.resize_rule().size(*image.shape[-2:])
         resized = inputs.resize_image(image.to(self.clip.device), size, self.config.antialias)
         return inputs.normalise(resized, self.clip.mean, self.clip.std)
@@ -222,3 +221,13 @@ class DenseMethod(Method):
             raise ShapeError(
                 f"text features {tuple(text.features.shape)} and the CLIP's {self.clip.embed_dim} dimensions differ"
             )
+
+
+def check_picture(image: Tensor) -> None:
+    """Refuse what is no picture.
+
+    Raises:
+        ShapeError: It is no (3, H, W), or has no pixels.
+    """
+    if image.ndim != 3 or image.shape[0] != 3 or not image.numel():
+        raise ShapeError(f"a picture must be (3, H, W) RGB with at least one pixel, but got {tuple(image.shape)}")

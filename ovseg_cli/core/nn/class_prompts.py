@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ovseg_cli.core.clip.model import ClipModel
 from ovseg_cli.core.clip.prompts import SINGLE, resolve_templates
+from ovseg_cli.core.clip.tokenizer import NoTokenizer
 from ovseg_cli.core.errors import UsageError
 
 NO_WORDS = 10
@@ -52,7 +53,7 @@ class ClassPrompts(nn.Module):
 
     Attributes:
         prompt_tokens: (k, l, width), the learned words.
-        sentences: One for each template.
+        sentences: One for each template; none where the CLIP has no tokenizer: such words are kept, not read.
 
     Raises:
         UsageError: A sentence does not fit the context, or the text tower takes no vectors.
@@ -64,12 +65,19 @@ class ClassPrompts(nn.Module):
         super().__init__()
         words = first_words(clip.word_table.num_embeddings, count, length, seed)
         self.prompt_tokens = nn.Parameter(clip.word_table(words.to(clip.device)).detach().clone())
-        self.sentences = tuple(_sentence(clip, template, length) for template in resolve_templates(templates))
+        known = () if isinstance(clip.tokenizer, NoTokenizer) else resolve_templates(templates)
+        self.sentences = tuple(_sentence(clip, template, length) for template in known)
         for number, sentence in enumerate(self.sentences):
             self.register_buffer(f"ids_{number}", torch.tensor(sentence.ids(length)).to(clip.device), persistent=False)
 
     def forward(self, clip: ClipModel) -> Tensor:
-        """Return (k, D) float32 features of the classes, not normalised; the mean over sentences."""
+        """Return (k, D) float32 features of the classes, not normalised; the mean over sentences.
+
+        Raises:
+            UsageError: The CLIP has no tokenizer, so that the sentences are not known.
+        """
+        if not self.sentences:
+            clip.tokenize([])
         features = [self._read(clip, number) for number in range(len(self.sentences))]
         return torch.stack(features).mean(dim=0)
 

@@ -8,7 +8,7 @@ import torch
 
 from ovseg_cli.core.clip.model import ClipModel, load_clip
 from ovseg_cli.core.clip.prompts import IMAGENET_SELECT, SINGLE
-from ovseg_cli.core.clip.tokenizer import OpenClipTokenizer
+from ovseg_cli.core.clip.tokenizer import NoTokenizer, OpenClipTokenizer
 from ovseg_cli.core.clip.towers import build_module
 from ovseg_cli.core.errors import UsageError
 from ovseg_cli.core.nn.class_prompts import ClassPrompts, first_words
@@ -140,6 +140,15 @@ def test_a_text_tower_that_takes_no_vectors_is_an_error():
     other = ClipModel(build_module(config), "other", config, tiny_tokenizer())
     with pytest.raises(UsageError, match="text tower of other takes no learned words"):
         ClassPrompts(other)
+
+
+def test_words_of_a_clip_without_tokenizer_are_kept_but_not_read():
+    clip = tiny_clip()
+    clip.tokenizer = NoTokenizer(40, 12)
+    prompts = ClassPrompts(clip, 2, 3)
+    assert prompts.sentences == () and set(prompts.state_dict()) == {"prompt_tokens"}
+    with pytest.raises(UsageError, match="no tokenizer of that size is known"):
+        prompts(clip)
 
 
 class RecordedParts:
