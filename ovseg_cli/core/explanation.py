@@ -93,7 +93,7 @@ def _explain_run(name: str) -> Explanation:
         ("method", run.method),
         ("made", f"{run.created} by ovseg {run.config['run'].get('version', '?')}: {run.config['run'].get('command')}"),
         ("data", str(run.config["run"]["data"]) or "not said"),
-        ("trained on", f"{len(names)} names" if names else "not said"),
+        ("trained on", "not said" if names is None else f"{len(names)} names" if names else "no labels"),
         ("finished", "yes" if run.is_finished else "no"),
         ("results", ", ".join(path.stem for path in run.result_files()) or "none"),
     ]

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ovseg_cli.core.clip.model import ClipModel
 from ovseg_cli.core.clip.prompts import PHOTO, template_set
 from ovseg_cli.core.clip.text import text_features
 from ovseg_cli.core.methods.base import Method
@@ -56,6 +57,12 @@ def method_text(
     return replace(text, seen=seen, extra=extra, at_home=is_at_home(vocabulary, names))
 
 
+def no_text(clip: ClipModel) -> TextFeatures:
+    """Return the text features of no names at all: no rows, nothing is encoded."""
+    rows = torch.zeros(0, dtype=torch.int64, device=clip.device)
+    return TextFeatures(torch.zeros(0, clip.embed_dim, device=clip.device), rows, 0)
+
+
 def training_vocabulary(vocabulary: Vocabulary) -> Vocabulary:
     """Return the seen classes only: names of unseen ones never reach a loss."""
     return vocabulary.select(vocabulary.seen_ids)
@@ -68,8 +75,11 @@ def names_of(vocabulary: Vocabulary) -> tuple[str, ...]:
 
 
 def is_at_home(vocabulary: Vocabulary, training_names: Iterable[str] | None) -> bool:
-    """Whether these are the names of the data set that a model was trained on: its seen ones, or all of them."""
-    if training_names is None:
+    """Whether these are the names of the data set that a model was trained on: its seen ones, or all of them.
+
+    A model that has seen no names is at home nowhere.
+    """
+    if not training_names:
         return False
     return set(training_names) in (set(names_of(training_vocabulary(vocabulary))), set(names_of(vocabulary)))
 

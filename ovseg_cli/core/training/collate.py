@@ -17,15 +17,14 @@ def collate(examples: list[dict[str, Any]]) -> TrainBatch:
 
     Args:
         examples: "image" (H, W, 3) uint8, "label" (H, W) int16, "area" (height, width), "name", and, where methods want
-            proposals, "masks" from `crop_masks`.
+            them, "masks" from `crop_masks`, "strong", another view like "image", and "cut_out", the box hidden in it.
 
     Returns:
         "images" (B, 3, H, W) uint8, "labels" (B, H, W) int16, "areas" (B, 2), "classes", the classes that occur
-        in each label, "names", and perhaps "masks".
+        in each label, "names", and perhaps "masks", "strong" (B, 3, H, W) uint8 and "cut_outs" (B, 4) int64.
     """
-    images = torch.from_numpy(np.stack([e["image"] for e in examples])).permute(0, 3, 1, 2).contiguous()
     batch: TrainBatch = {
-        "images": images,
+        "images": _stacked([e["image"] for e in examples]),
         "labels": torch.from_numpy(np.stack([e["label"] for e in examples])),
         "areas": torch.tensor([e["area"] for e in examples]),
         "classes": [occurring(e["label"]) for e in examples],
@@ -33,7 +32,14 @@ def collate(examples: list[dict[str, Any]]) -> TrainBatch:
     }
     if "masks" in examples[0]:
         batch["masks"] = [e["masks"] for e in examples]
+    if "strong" in examples[0]:
+        batch["strong"] = _stacked([e["strong"] for e in examples])
+        batch["cut_outs"] = torch.tensor([e["cut_out"] for e in examples])
     return batch
+
+
+def _stacked(images: list[np.ndarray]) -> torch.Tensor:
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
 
 
 def occurring(label: np.ndarray) -> torch.Tensor:

@@ -5,7 +5,7 @@ are, but its dropout is on, as in the official code, whose generator runs in tra
 generator runs in each step, and `benchmarks/` says what that costs.
 """
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,17 @@ from ovseg_cli.core.types import TextFeatures, TrainBatch
 
 STRIDE = 4
 """Masks are handed over at one value for so many pixels, squared: the grid on which hosts compute."""
+
+
+class MadeInStep(Protocol):
+    """Makes the masks of a batch in the training step itself."""
+
+    @property
+    def digest(self) -> str:
+        """Fingerprint of all that the masks depend on but the pictures."""
+
+    def of(self, batch: TrainBatch) -> list[dict[str, Tensor]]:
+        """Return the masks of each example, in the form that `MaskCrops.of` takes."""
 
 
 class LiveMasks:

@@ -8,7 +8,7 @@ sees the same global batch whatever the number of processes, of accumulated part
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -20,13 +20,17 @@ from ovseg_cli.core.files import digest_of
 from ovseg_cli.core.methods.training_config import TrainingConfig
 from ovseg_cli.core.proposals.entry import Entry as Cached
 from ovseg_cli.core.proposals.entry import image_digest
-from ovseg_cli.core.training.augment import Draw, Size, draw, example_size, place, warp_image, warp_label
+from ovseg_cli.core.training.augment import Draw, Place, Size, draw, example_size, place, warp_image, warp_label
 from ovseg_cli.core.training.collate import NO_CLASS, collate
 from ovseg_cli.core.training.mask_crops import crop_masks
 from ovseg_cli.core.training.train_classes import TrainClasses
+from ovseg_cli.core.training.views import Strong, box_of, draw_strong, strong_view
 from ovseg_cli.core.types import TrainBatch
 
-_ORDER, _EXAMPLE = 1, 2  # streams of random numbers
+if TYPE_CHECKING:
+    from ovseg_cli.core.methods.trained import SecondView
+
+_ORDER, _EXAMPLE, _STRONG = 1, 2, 3  # streams of random numbers
 
 
 class Masks(Protocol):
@@ -52,10 +56,11 @@ class TrainData(Dataset):
     """Item `step * parts + part` is that part of the step's global batch, in the form that travels (`ready`).
 
     Attributes:
-        pictures: Pictures and labels; only those that there is something to learn from.
+        pictures: Pictures, and their labels where these are read; only those that there is something to learn from.
         classes: The training vocabulary, and whose labels are read.
         training: Settings.
         proposals: Where masks come from; None for methods that want none.
+        view: How the strong view of an example differs from the example; None for methods that see it once.
         parts: Into how many parts a step's batch is cut.
         skipped: Pictures that were left out because they show no class whose labels are read.
     """
@@ -64,6 +69,7 @@ class TrainData(Dataset):
     classes: TrainClasses
     training: TrainingConfig
     proposals: Masks | None = None
+    view: "SecondView | None" = None
     parts: int = 1
     skipped: int = 0
 
@@ -77,7 +83,8 @@ class TrainData(Dataset):
             "images" (B, 3, H, W) uint8, "labels" (B, H, W) int16 positions in `classes.names`, -1 or UNSEEN_PIXEL,
             "areas" (B, 2) height and width of the example inside the canvas (top left), "classes", the positions that
             occur in each label, "names", and with proposals "masks", for each example what `crop_masks` returns.
-            `ready` makes of it what methods take.
+            Where examples are seen twice also "strong" (B, 3, H, W) uint8 and "cut_outs" (B, 4) int64, top, left,
+            height and width of the black box. `ready` makes of it what methods take.
 
         Raises:
             DataError: A file is missing or broken, or its proposals belong to another picture.
@@ -103,7 +110,10 @@ class TrainData(Dataset):
 
     @property
     def digest(self) -> str:
-        """Fingerprint of pictures, labels as read, and proposals: what must not change while a run is under way."""
+        """Fingerprint of pictures, labels as read, and proposals: what must not change while a run is under way.
+
+        Labels that are not read do not count (`training_pictures`).
+        """
         masks = self.proposals.digest if self.proposals is not None else ""
         return digest_of(["train-data-1", self.pictures.fingerprint, *self.classes.digest_parts(), masks])
 
@@ -115,6 +125,11 @@ class TrainData(Dataset):
     def drawn(self, step: int, position: int) -> Draw:
         """Return what is random about a place of a step's global batch."""
         return draw(np.random.default_rng([self.training.seed, _EXAMPLE, step, position]), self.training)
+
+    def drawn_strong(self, step: int, position: int) -> Strong:
+        """Return what is random about the strong view of a place of a step's global batch."""
+        assert self.view is not None
+        return draw_strong(np.random.default_rng([self.training.seed, _STRONG, step, position]), self.view)
 
     def _canvas(self, step: int) -> Size:
         """The crop's square; without a crop the smallest canvas that holds the whole global batch, in every part."""
@@ -129,20 +144,38 @@ class TrainData(Dataset):
 
     def _example(self, step: int, position: int, canvas: Size) -> dict[str, Any]:
         index, drawn = self.index(step, position), self.drawn(step, position)
-        label = self._label(index)
-        where = place(np.maximum(label, NO_CLASS), drawn, self.training, NO_CLASS)  # marks choose no crop
+        where, labels = self._labelled(index, drawn, canvas)
         pixels = self.pictures.image(index)
-        image = np.empty((*canvas, 3), np.uint8)
-        image[:] = np.asarray(self.training.pad_value, np.uint8)
-        image[: where.height, : where.width] = warp_image(pixels, where, drawn.jitter)
-        labels = np.full(canvas, NO_CLASS, np.int16)
-        labels[: where.height, : where.width] = warp_label(label, where)
-        example = {"image": image, "label": labels, "area": where.size, "name": self.pictures.entries[index].stem}
+        weak = warp_image(pixels, where, drawn.jitter)
+        example = {"image": self._padded(weak, canvas), "label": labels, "area": where.size}
+        example["name"] = self.pictures.entries[index].stem
+        if self.view is not None:
+            strong = self.drawn_strong(step, position)
+            example["strong"] = self._padded(strong_view(weak, strong), canvas)
+            example["cut_out"] = box_of(strong, where.size)
         if self.proposals is not None:
             is_first_time = step * self.training.batch_size + position < len(self.pictures)
             cached = self._proposals(index, image_digest(pixels.transpose(2, 0, 1)) if is_first_time else None)
             example["masks"] = crop_masks(cached, where, canvas)
         return example
+
+    def _padded(self, pixels: np.ndarray, canvas: Size) -> np.ndarray:
+        image = np.empty((*canvas, 3), np.uint8)
+        image[:] = np.asarray(self.training.pad_value, np.uint8)
+        image[: pixels.shape[0], : pixels.shape[1]] = pixels
+        return image
+
+    def _labelled(self, index: int, drawn: Draw, canvas: Size) -> tuple[Place, np.ndarray]:
+        """Choose an example's place; return it and the label of the canvas, which says nothing where none is read."""
+        labels = np.full(canvas, NO_CLASS, np.int16)
+        if not self.classes.reads_labels:
+            entry = self.pictures.entries[index]
+            blank = np.broadcast_to(labels[:1, :1], (entry.height, entry.width))
+            return place(blank, drawn, self.training, NO_CLASS), labels
+        label = self._label(index)
+        where = place(np.maximum(label, NO_CLASS), drawn, self.training, NO_CLASS)  # marks choose no crop
+        labels[: where.height, : where.width] = warp_label(label, where)
+        return where, labels
 
     def _label(self, index: int) -> np.ndarray:
         """Label of a picture as positions in the training vocabulary, (H, W) int16."""
@@ -168,22 +201,33 @@ def open_train_data(
     classes: TrainClasses,
     training: TrainingConfig,
     proposals: Masks | None = None,
+    view: "SecondView | None" = None,
 ) -> TrainData:
     """Check that the pictures can be trained on, and leave out those that there is nothing to learn from.
 
     These are pictures without a pixel of a class that is labelled or marked. Where pixels without a label may still
-    get one (self-training), all pictures stay.
+    get one (self-training), and where no label is read, all pictures stay.
 
     Args:
-        pictures: From `labelled_pictures`.
+        pictures: From `training_pictures`.
         classes: The training vocabulary, and whose labels are read.
         training: Settings.
         proposals: Store of masks, where the method wants them.
+        view: How the strong view differs, where the method sees each example twice.
 
     Raises:
         DataError: Labels or proposals are missing, or no picture shows a class that is labelled.
     """
     what = f"{pictures.spec.name}, subset '{pictures.name}'"
+    chosen = _with_something_to_learn(pictures, classes, what) if classes.reads_labels else pictures
+    if not len(chosen):
+        raise DataError(f"{what}: there are no pictures to train on.", pictures.data.mend)
+    if proposals is not None:
+        _require_proposals(chosen, proposals, what)
+    return TrainData(chosen, classes, training, proposals, view, skipped=len(pictures) - len(chosen))
+
+
+def _with_something_to_learn(pictures: SegmentationData, classes: TrainClasses, what: str) -> SegmentationData:
     if not pictures.has_labels:
         raise DataError(f"{what}: these pictures have no labels to train on.", pictures.data.mend)
     hidden = set(pictures.hidden)
@@ -191,19 +235,22 @@ def open_train_data(
         raise DataError(
             f"{what}: no picture shows a seen class.", "Choose another class split: --data NAME:CLASS_SPLIT"
         )
-    everything = list(range(len(pictures)))
-    wanted = {*classes.labelled, *classes.marked} - hidden
-    kept = everything if classes.has_unlabelled else _showing(pictures, wanted)
-    chosen = pictures.select(kept)
-    if proposals is not None:
-        _require_proposals(chosen, proposals, what)
-    return TrainData(chosen, classes, training, proposals, skipped=len(pictures) - len(kept))
+    if classes.has_unlabelled:
+        return pictures
+    return pictures.select(_showing(pictures, {*classes.labelled, *classes.marked} - hidden))
 
 
-def labelled_pictures(
+def training_pictures(
     prepared: PreparedData, subset: str, split: ClassSplit | None, classes: TrainClasses
 ) -> SegmentationData:
-    """Open a subset with the seen-only labels of a class split, or with all labels where the classes ask for them."""
+    """Open a subset for training.
+
+    Its labels are the seen-only ones of a class split, or all where the classes ask for them. Where they read none,
+    the pictures come as if they had no labels: no file of a label is looked for, and the fingerprint is that of the
+    pictures alone, so that a run goes on whatever becomes of the labels.
+    """
+    if not classes.reads_labels:
+        return prepared.subset(subset, labels=False)
     full = classes.needs_full_labels(prepared.spec.hidden_ids(split))
     return prepared.subset(subset, None if full else split)
 

@@ -17,7 +17,7 @@ from ovseg_cli.core.errors import MachineError
 from ovseg_cli.core.files import folder_lock, write_bytes
 from ovseg_cli.core.methods.build import FIRST_STEP, build_method, choose_model, open_source
 from ovseg_cli.core.methods.masked import SourceMethod
-from ovseg_cli.core.methods.texts import default_templates, method_text, names_of, training_vocabulary
+from ovseg_cli.core.methods.texts import default_templates, method_text, names_of, no_text, training_vocabulary
 from ovseg_cli.core.methods.trained import TrainedMethod
 from ovseg_cli.core.proposals.store import ProposalStore
 from ovseg_cli.core.reporter import Reporter
@@ -26,14 +26,16 @@ from ovseg_cli.core.runtime import Folders, Runtime, open_runtime, seed_everythi
 from ovseg_cli.core.training.checkpoint import has_checkpoint
 from ovseg_cli.core.training.group import Group
 from ovseg_cli.core.training.inner_runs import TAKEN, copy_run, matching_run
-from ovseg_cli.core.training.live_masks import LiveMasks
+from ovseg_cli.core.training.live_clusters import LiveClusters
+from ovseg_cli.core.training.live_masks import LiveMasks, MadeInStep
 from ovseg_cli.core.training.loop import LoopSettings, fit
 from ovseg_cli.core.training.masks_for_training import masks_for_training
-from ovseg_cli.core.training.method_data import TrainData, labelled_pictures, open_train_data
+from ovseg_cli.core.training.method_data import TrainData, open_train_data, training_pictures
 from ovseg_cli.core.training.method_task import MethodTask, loop_settings_of
 from ovseg_cli.core.training.precision import choose_precision
 from ovseg_cli.core.training.processes import open_group
 from ovseg_cli.core.training.request import TRAIN_SUBSET, MethodPlan, MethodRequest, inner_request, resolve_training
+from ovseg_cli.core.training.resuming import fingerprints_of
 from ovseg_cli.core.training.scores_under_way import scorer
 from ovseg_cli.core.training.starts import START, caveats_of, load_start
 from ovseg_cli.core.types import Vocabulary
@@ -61,12 +63,13 @@ def train_method(request: MethodRequest, folders: Folders, reporter: Reporter) -
             reporter.say(note)
         with group.main_first():  # weights that are missing are said before a run folder is made
             clip = load_clip(plan.model.clip, plan.model.pretrained, device=runtime.device, reporter=reporter)
+            clusters = _live_clusters(plan, runtime, reporter)
         method = _method_of(plan, clip)
         if plan.run is None:
             load_start(method, plan.init)  # weights that do not fit are said before a run folder is made
         run = plan.run or group.on_main(lambda: _begin(plan, folders, reporter, request.folder))
         reporter.say(f"run folder: {run.path}")
-        figures = _train(plan, run, method, folders, runtime, reporter, group)
+        figures = _train(plan, run, method, folders, runtime, reporter, group, clusters)
     return {"schema": 1, "run": str(run.path), "figures": figures}
 
 
@@ -89,8 +92,7 @@ def plan_document(request: MethodRequest, folders: Folders, reporter: Reporter) 
         "trains": request.method,
         "data": plan.data.label,
         "pictures": len(data.pictures),
-        "without_a_seen_class": data.skipped,
-        "seen_classes": len(data.classes.labelled),
+        **_labels_in_words(plan, data),
         "clip": plan.model.clip if plan.model.pretrained is None else f"{plan.model.clip} / {plan.model.pretrained}",
         "run": str(plan.run.path) if plan.run else new,
         "resumes": plan.run is not None,
@@ -100,10 +102,6 @@ def plan_document(request: MethodRequest, folders: Folders, reporter: Reporter) 
         "settings": plan.config.model_dump(mode="json"),
         "training": plan.training.model_dump(mode="json"),
     }
-    if data.classes.has_unlabelled:
-        document["names_without_labels"] = len(data.classes.names) - len(data.classes.labelled)
-    if data.classes.marked:
-        document["unseen_pixels"] = "their place is known, their class is not"
     if plan.init:
         document["starts_from"] = plan.init
     for step in plan.comes_first:
@@ -114,6 +112,22 @@ def plan_document(request: MethodRequest, folders: Folders, reporter: Reporter) 
         )
         document[step] = {"method": inner.model.method, "step": reused}
     return document
+
+
+def _labels_in_words(plan: MethodPlan, data: TrainData) -> dict[str, Any]:
+    """Say what a training reads of the labels."""
+    classes = data.classes
+    if not classes.reads_labels:
+        generator = registry.PROPOSALS.get(plan.proposals or "")
+        from_labels = generator is not None and generator.load().needs_labels
+        said = f"none are read but by {plan.proposals}, for its masks" if from_labels else "none are read"
+        return {"labels": said} | ({"names": len(classes.names)} if classes.names else {})
+    words: dict[str, Any] = {"without_a_seen_class": data.skipped, "seen_classes": len(classes.labelled)}
+    if classes.has_unlabelled:
+        words["names_without_labels"] = len(classes.names) - len(classes.labelled)
+    if classes.marked:
+        words["unseen_pixels"] = "their place is known, their class is not"
+    return words
 
 
 def estimate_sizes(plan: MethodPlan) -> dict[str, Any]:
@@ -139,7 +153,9 @@ def _begin(
             "templates": list(vocabulary.templates),
             "training_names": list(names_of(vocabulary.select(plan.classes.labelled))),
         },
-        "fingerprints": {"data": PreparedData.open(plan.data.spec, folders).fingerprint},
+        "fingerprints": fingerprints_of(
+            PreparedData.open(plan.data.spec, folders), TRAIN_SUBSET, plan.classes.reads_labels
+        ),
         **{step: settings for step, settings in plan.steps.items() if settings},
     }
     if inherited := _inherited_caveats(plan, folders, reporter):
@@ -162,7 +178,8 @@ def vocabulary_of(plan: MethodPlan) -> Vocabulary:
     """All names, and the templates, that a method is trained with; `plan.classes` is its part in the training."""
     method_class = registry.METHODS[plan.model.method].load()
     spec = plan.data.spec
-    return spec.vocabulary(plan.data.split, default_templates(method_class, spec.preset.templates, spec.name))
+    templates = default_templates(method_class, spec.preset.templates, spec.name)
+    return spec.vocabulary(plan.data.split, templates) if spec.classes else Vocabulary((), (), templates)
 
 
 def _train(
@@ -173,6 +190,7 @@ def _train(
     runtime: Runtime,
     reporter: Reporter,
     group: Group,
+    clusters: LiveClusters | None = None,
 ) -> dict[str, Any]:
     """Train in a run folder: what comes first, then its masks, then the method itself."""
     for step in plan.comes_first:
@@ -180,8 +198,11 @@ def _train(
     vocabulary, classes = vocabulary_of(plan), plan.classes
     method.training_names = names_of(vocabulary.select(classes.labelled))
     with group.main_first():
-        text = method_text(method, vocabulary.select(classes.names), folders.cache, reporter)
-    live = _live_masks(plan, run, folders, runtime, group) if _is_live(plan) else None
+        names = vocabulary.select(classes.names)
+        text = method_text(method, names, folders.cache, reporter) if classes.names else no_text(method.clip)
+    live: MadeInStep | None = clusters
+    if plan.needs_host and plan.proposals == LIVE:
+        live = _live_masks(plan, run, folders, runtime, group)
     masks = _cached_masks(plan, run, folders, reporter) if method.wants_proposals and live is None else None
     data = _data_of(plan, folders, masks)
     if data.skipped:
@@ -202,7 +223,7 @@ def _train(
             runtime.device,
             resume=begun,
             group=group,
-            identity={"data": data.digest, "CLIP": method.clip.digest, **({"host": live.digest} if live else {})},
+            identity={"data": data.digest, "CLIP": method.clip.digest, **_identity_of(live)},
         )
         group.on_main(lambda: _finish(run, method))
     return {
@@ -227,8 +248,18 @@ def _scorer(
     return scorer(method, prepared, vocabulary_of(plan), reporter, group)
 
 
-def _is_live(plan: MethodPlan) -> bool:
-    return getattr(plan.config, "proposals", None) == LIVE
+def _live_clusters(plan: MethodPlan, runtime: Runtime, reporter: Reporter) -> LiveClusters | None:
+    """Load what makes masks in each step without a host; None where masks come from elsewhere."""
+    if not plan.makes_clusters:
+        return None
+    return LiveClusters.open(plan.proposal_settings, runtime.device, reporter)
+
+
+def _identity_of(live: MadeInStep | None) -> dict[str, str]:
+    """Return what makes the masks in each step, under the word that names it where it has changed."""
+    if live is None:
+        return {}
+    return {"host" if isinstance(live, LiveMasks) else "network of the masks": live.digest}
 
 
 def _live_masks(plan: MethodPlan, run: Run, folders: Folders, runtime: Runtime, group: Group) -> LiveMasks:
@@ -243,9 +274,9 @@ def _live_masks(plan: MethodPlan, run: Run, folders: Folders, runtime: Runtime, 
 
 
 def _cached_masks(plan: MethodPlan, run: Run, folders: Folders, reporter: Reporter) -> ProposalStore:
-    source: Any = plan.config
+    assert plan.proposals is not None, "a method that wants masks has a setting for where they come from"
     return masks_for_training(
-        source.proposals, source.proposal_settings, run, plan.data, TRAIN_SUBSET, folders, reporter, plan.request.gpus
+        plan.proposals, plan.proposal_settings, run, plan.data, TRAIN_SUBSET, folders, reporter, plan.request.gpus
     )
 
 
@@ -296,8 +327,9 @@ def _method_of(plan: MethodPlan, clip: ClipModel) -> TrainedMethod:
 
 def _data_of(plan: MethodPlan, folders: Folders, masks: ProposalStore | None) -> TrainData:
     prepared, classes = PreparedData.open(plan.data.spec, folders), plan.classes
-    pictures = labelled_pictures(prepared, TRAIN_SUBSET, plan.data.split, classes)
-    return open_train_data(pictures, classes, plan.training, masks)
+    pictures = training_pictures(prepared, TRAIN_SUBSET, plan.data.split, classes)
+    view = registry.METHODS[plan.model.method].load().second_view(plan.training)
+    return open_train_data(pictures, classes, plan.training, masks, view)
 
 
 def _finish(run: Run, method: TrainedMethod) -> None:

@@ -10,7 +10,7 @@ from ovseg_cli.core.errors import ShapeError
 from ovseg_cli.core.methods.trained import TrainedMethod
 from ovseg_cli.core.methods.training_config import TrainingConfig
 from ovseg_cli.core.training.collate import ready
-from ovseg_cli.core.training.live_masks import LiveMasks
+from ovseg_cli.core.training.live_masks import MadeInStep
 from ovseg_cli.core.training.method_data import TrainData
 from ovseg_cli.core.training.own_labels import makes_labels, write_own_labels
 from ovseg_cli.core.training.precision import choose_precision, forward_context, step_context
@@ -38,7 +38,7 @@ class MethodTask:
         data: TrainData,
         text: TextFeatures,
         evaluate: Callable[[], dict[str, float]] | None = None,
-        live: LiveMasks | None = None,
+        live: MadeInStep | None = None,
     ):
         if text.num_classes != len(data.classes.names):
             raise ShapeError(

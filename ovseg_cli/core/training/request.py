@@ -51,7 +51,7 @@ class MethodRequest:
         unseen: A class split of the user's own.
         clip, pretrained: As in `ovseg eval`.
         host: For MAFT: which host makes the masks; None leaves the method's default.
-        proposals: For MAFT: a generator, a cache or a run that makes the masks instead.
+        proposals: A generator, a cache or a run that makes the masks; for MAFT instead of the host.
         settings: What `--config` and `--set` said, the method's and its training's; "host.KEY" is for the host step,
             "inductive.KEY" for the step whose weights the training starts from.
         resume: Go on with a run.
@@ -108,9 +108,24 @@ class MethodPlan:
         return (self.data.spec.name, unseen) if unseen else (self.data.label, None)
 
     @property
+    def proposals(self) -> str | None:
+        """Where masks come from, a setting of the method or of its training; None where there is none."""
+        return _either(self, "proposals")
+
+    @property
+    def proposal_settings(self) -> dict[str, Any]:
+        """Settings of the generator that makes the masks."""
+        return dict(_either(self, "proposal_settings") or {})
+
+    @property
     def needs_host(self) -> bool:
         """Whether masks come from a host run of this run's own."""
-        return getattr(self.config, "proposals", None) in (HOST, LIVE)
+        return hasattr(self.config, HOST) and self.proposals in (HOST, LIVE)
+
+    @property
+    def makes_clusters(self) -> bool:
+        """Whether masks are clusters that are made anew in each step, without a host."""
+        return self.proposals == LIVE and not hasattr(self.config, HOST)
 
     @property
     def comes_first(self) -> list[str]:
@@ -160,11 +175,35 @@ def resolve_training(request: MethodRequest, folders: Folders, reporter: Reporte
     if run is None:
         steps = with_first_step(entry.load(), training, settings, steps)
     plan = MethodPlan(request, data, model, config, training, steps, run)
+    _require_labels(plan)
     _require_unseen(plan)
     if plan.init and run is None:
         check_init(plan.init, plan.model, plan.data_typed, names_of_classes(plan), folders.runs)
     steps = {**plan.steps, **{step: _settled(plan, step, folders, reporter) for step in plan.comes_first}}
     return replace(plan, steps=steps, cache=_named_cache(plan, folders, reporter))
+
+
+def _either(plan: MethodPlan, key: str) -> Any:
+    """Return a setting of the method or of its training; None where neither has it."""
+    return getattr(plan.config, key, getattr(plan.training, key, None))
+
+
+def _require_labels(plan: MethodPlan) -> None:
+    """Refuse settings and data that do not agree in whether there are labels and class names."""
+    spec, method, training = plan.data.spec, plan.model.method, plan.training
+    if plan.classes.reads_labels:
+        if spec.task != "semantic":
+            raise UsageError(f"{spec.name} holds masks without classes: {method} cannot be trained on it.")
+        return
+    view = registry.METHODS[method].load().label_view(training)
+    if view.names != "none" and not spec.classes:
+        what = f"{spec.name} has no class names, which {method} would learn from with these settings."
+        raise UsageError(what, "Leave out: --set class_names=data")
+    if training.crop_max_share < 1:
+        what = f"crop_max_share: {method} reads no labels, by which a crop could be judged."
+        raise UsageError(what, "Leave it out.")
+    if training.eval_every and not spec.classes:
+        raise UsageError(f"eval_every: {spec.name} has no classes to score.", "Use eval_every=0.")
 
 
 def _require_unseen(plan: MethodPlan) -> None:
@@ -218,15 +257,19 @@ def _settled(plan: MethodPlan, step: str, folders: Folders, reporter: Reporter) 
 
 def _named_cache(plan: MethodPlan, folders: Folders, reporter: Reporter) -> ProposalStore | None:
     """Find what is wrong with the masks before a run folder is made."""
-    source: Any = plan.config
-    if plan.needs_host or not hasattr(source, "proposals"):
+    if plan.needs_host or plan.proposals is None:
+        return None
+    if plan.makes_clusters:
+        from ovseg_cli.core.training.live_clusters import cluster_settings
+
+        cluster_settings(plan.proposal_settings)
         return None
     if typed := plan.steps.get(HOST):
-        what = f"host.{min(typed)}: with proposals = {source.proposals} there is no host step."
+        what = f"host.{min(typed)}: with proposals = {plan.proposals} there is no host step."
         raise UsageError(what, "Leave it out, or --proposals.")
     label, unseen = plan.data_typed
-    settings = source.proposal_settings
-    return cache_of(source.proposals, settings, label, unseen, plan.data, TRAIN_SUBSET, folders, reporter)
+    settings = plan.proposal_settings
+    return cache_of(plan.proposals, settings, label, unseen, plan.data, TRAIN_SUBSET, folders, reporter)
 
 
 def _typed_settings(request: MethodRequest) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
@@ -290,13 +333,11 @@ def _data_of(request: MethodRequest, run: Run | None, folders: Folders, reporter
         choice = find_data(request.data, request.unseen, folders)
     else:
         choice = find_data(_last_prepared(request, folders, reporter), request.unseen, folders)
-    if choice.spec.task != "semantic":
-        raise UsageError(f"{choice.spec.name} holds masks without classes: {request.method} cannot be trained on it.")
     prepared = PreparedData.open(choice.spec, folders)
     if TRAIN_SUBSET not in prepared.subsets:
         raise DataError(f"{prepared.root}: there is no subset '{TRAIN_SUBSET}' to train on.", prepared.mend)
     if run is not None:
-        check_unchanged(run, prepared)
+        check_unchanged(run, prepared, TRAIN_SUBSET)
     return choice
 
 

@@ -9,6 +9,9 @@ from ovseg_cli.core.data.dataset import PreparedData
 from ovseg_cli.core.errors import DataError, UsageError
 from ovseg_cli.core.runs import Run, list_runs, open_run
 
+DATA, PICTURES = "data", "pictures"
+"""Fingerprints that a run keeps: of all of its data, or, where no labels are read, of the pictures."""
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -85,16 +88,31 @@ def _named(wanted: Wanted, path: Path) -> Run:
     return run
 
 
-def check_unchanged(run: Run, prepared: PreparedData) -> None:
+def fingerprints_of(prepared: PreparedData, subset: str, with_labels: bool) -> dict[str, str]:
+    """Return what a run keeps of its data: fingerprints of all of it, or of the pictures of a subset alone."""
+    if with_labels:
+        return {DATA: prepared.fingerprint}
+    return {PICTURES: prepared.subset(subset, labels=False).fingerprint}
+
+
+def check_unchanged(run: Run, prepared: PreparedData, subset: str) -> None:
     """Refuse to go on with a run whose data was prepared anew and differs: before anything is made for it.
+
+    Where the run reads no labels, they may differ.
+
+    Args:
+        run: The run.
+        prepared: Its data.
+        subset: What it is trained on.
 
     Raises:
         DataError: It differs.
     """
-    begun_with = run.config.get("fingerprints", {}).get("data")
-    if begun_with is not None and begun_with != prepared.fingerprint:
-        raise DataError(
-            f"{run.path}: the data in {prepared.root} is not what this run began with (fingerprint "
-            f"{prepared.fingerprint[:12]}, was {begun_with[:12]}).",
-            "Bring the former data back, or begin a new run without --resume.",
-        )
+    begun_with = run.config.get("fingerprints", {})
+    for what, now in fingerprints_of(prepared, subset, PICTURES not in begun_with).items():
+        if begun_with.get(what, now) != now:
+            raise DataError(
+                f"{run.path}: the {what} in {prepared.root} {'is' if what == DATA else 'are'} not what this run began "
+                f"with (fingerprint {now[:12]}, was {begun_with[what][:12]}).",
+                f"Bring the former {what} back, or begin a new run without --resume.",
+            )

@@ -23,19 +23,22 @@ class TrainClasses:
         names: The training vocabulary in its order: labels become positions in it, text features are of these.
         labelled: Classes whose labels are read, some of `names`.
         marked: Classes whose pixels become `UNSEEN_PIXEL`, all alike.
+        reads_labels: Whether labels are read at all; where they are not, none is opened.
     """
 
     names: tuple[int, ...]
     labelled: tuple[int, ...]
     marked: tuple[int, ...] = ()
+    reads_labels: bool = True
 
     @classmethod
     def of(cls, spec: Spec, split: ClassSplit | None, view: "LabelView") -> "TrainClasses":
         """Look up the classes of a view; without a class split all of them are seen."""
-        ids = {"seen": tuple(spec.seen_ids(split)), "all": tuple(range(spec.num_classes))}
+        ids = {"seen": tuple(spec.seen_ids(split)), "all": tuple(range(spec.num_classes)), "none": ()}
         labelled = ids[view.labelled]
         marked = [i for i in spec.unseen_ids(split) if i not in labelled] if view.marks_unseen else []
-        return cls(ids["all" if view.labelled == "all" else view.names], labelled, tuple(marked))
+        names = ids["all" if view.labelled == "all" else view.names]
+        return cls(names, labelled, tuple(marked), view.labelled != "none" or view.marks_unseen)
 
     @classmethod
     def only(cls, seen_ids: tuple[int, ...]) -> "TrainClasses":
@@ -44,8 +47,8 @@ class TrainClasses:
 
     @property
     def has_unlabelled(self) -> bool:
-        """Whether some names have no labels, so that pixels without a label may still get one (self-training)."""
-        return len(self.names) > len(self.labelled)
+        """Whether some names have no labels while others do: pixels without one may still get it (self-training)."""
+        return self.reads_labels and len(self.names) > len(self.labelled)
 
     def needs_full_labels(self, hidden: list[int]) -> bool:
         """Whether labels of classes that a class split hides (`hidden`) have to be opened at all."""
@@ -57,6 +60,8 @@ class TrainClasses:
 
     def digest_parts(self) -> list[str]:
         """Return what a fingerprint of the training data holds of them."""
+        if not self.reads_labels:
+            return [str(self.names), "no labels"]
         plain = self == TrainClasses.only(self.names)
         return [str(self.names)] if plain else [str(self.names), str(self.labelled), str(self.marked)]
 

@@ -18,7 +18,7 @@ from ovseg_cli.core.reporter import Silent
 from ovseg_cli.core.training.collate import occurring
 from ovseg_cli.core.training.group import ONE, Group
 from ovseg_cli.core.training.loop import LoopSettings, fit
-from ovseg_cli.core.training.method_data import TrainData, labelled_pictures, open_train_data
+from ovseg_cli.core.training.method_data import TrainData, open_train_data, training_pictures
 from ovseg_cli.core.training.method_task import MethodTask, loop_settings_of
 from ovseg_cli.core.training.processes import open_group
 from ovseg_cli.core.training.train_classes import TrainClasses
@@ -56,7 +56,7 @@ def data_of(pictures: SegmentationData, training: ViewedTraining) -> TrainData:
     spec = pictures.spec
     split = spec.split("animals")
     classes = TrainClasses.of(spec, split, Viewed.label_view(training))
-    return open_train_data(labelled_pictures(pictures.data, "train", split, classes), classes, training)
+    return open_train_data(training_pictures(pictures.data, "train", split, classes), classes, training)
 
 
 def task_of(pictures: SegmentationData, training: ViewedTraining) -> MethodTask:
