@@ -106,9 +106,12 @@ def _explain_generator(name: str) -> Explanation:
     generator = registry.PROPOSALS[name].load()
     fields = generator.Config.model_fields.items()
     rows = [(key, str(f.default), generator.sources.get(key, "ours"), f.description or "") for key, f in fields]
-    needs = [
-        word for word, is_so in (("labels", generator.needs_labels), ("weights", generator.needs_weights)) if is_so
-    ]
+    wants = {
+        "labels": generator.needs_labels,
+        "weights": generator.needs_weights,
+        "a data set with masks of its own": generator.reads_originals,
+    }
+    needs = [word for word, is_so in wants.items() if is_so]
     facts = (
         ("source", generator.source),
         ("needs", " and ".join(needs) or "nothing but pictures"),

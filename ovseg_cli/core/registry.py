@@ -126,6 +126,9 @@ PROPOSALS: dict[str, Entry] = {
     "sam": Entry(
         "ovseg_cli.core.proposals.sam:Sam", "Segment Anything (SAM, SAM 2, SAM 3)", "Kirillov et al., ICCV 2023"
     ),
+    "annotations": Entry(
+        "ovseg_cli.core.proposals.sa1b:Annotations", "the data set's own masks (SA-1B)", "Kirillov et al., ICCV 2023"
+    ),
     "mask2former": Entry(
         "ovseg_cli.core.proposals.mask2former:Mask2Former", "Mask2Former, MaskFormer", "Cheng et al., CVPR 2022"
     ),

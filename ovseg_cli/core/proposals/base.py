@@ -41,6 +41,7 @@ class ProposalGenerator(ABC):
         sources: Setting → where its default comes from, in words ("paper: §3.2", "code: …", "ours: why").
         needs_labels: Whether it is given the label map (only studies with an oracle do).
         needs_weights: Whether building it reads weights; their fingerprint then belongs to the cache's key.
+        reads_originals: Whether nothing is generated, but masks are read that the data set itself holds.
         version: Raised whenever the same settings give other masks than before, so that old caches are not mixed in.
 
     Args:
@@ -56,6 +57,7 @@ class ProposalGenerator(ABC):
     sources: ClassVar[dict[str, str]] = {}
     needs_labels: ClassVar[bool] = False
     needs_weights: ClassVar[bool] = False
+    reads_originals: ClassVar[bool] = False
     version: ClassVar[int] = 1
 
     def __init__(self, config: GeneratorConfig | None = None, device: str = "cpu", reporter: Reporter | None = None):

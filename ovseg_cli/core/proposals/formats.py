@@ -14,6 +14,8 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from ovseg_cli.core.data.archive import DataFile
+from ovseg_cli.core.data.originals import read_masks
 from ovseg_cli.core.errors import DataError, UsageError
 from ovseg_cli.core.proposals import rle
 from ovseg_cli.core.proposals.entry import Entry
@@ -48,8 +50,8 @@ def read_coco(path: Path) -> Iterator[tuple[str, Mask]]:
         yield str(record["image_id"]), _mask(record, "score", where)
 
 
-def read_sa1b(path: Path) -> tuple[tuple[str, ...], list[Mask]]:
-    """Read one file of SA-1B.
+def read_sa1b(path: DataFile) -> tuple[tuple[str, ...], list[Mask]]:
+    """Read one file of SA-1B, also out of an archive.
 
     Returns:
         Names under which the picture may be known (the stems of the file and of the picture that it names), and its
@@ -58,24 +60,21 @@ def read_sa1b(path: Path) -> tuple[tuple[str, ...], list[Mask]]:
     Raises:
         DataError: It is no such file, or is cut off.
     """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        image, annotations = document["image"], document["annotations"]
-        names = dict.fromkeys([path.stem, Path(str(image["file_name"])).stem])
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: this is no file of SA-1B ({error!r}).", "Give a folder of such files.") from error
-    records = enumerate(annotations if isinstance(annotations, list) else [annotations])
-    masks = [_mask(record, "predicted_iou", f"{path}: annotation {number + 1}") for number, record in records]
+    image, annotations = read_masks(path)
+    names = dict.fromkeys([path.stem, Path(str(image.get("file_name", path.stem))).stem])
+    places = ((record, f"{path}: annotation {number}") for number, record in enumerate(annotations, 1))
+    masks = [_mask(record, "predicted_iou", where) for record, where in places]
     return tuple(names), masks
 
 
-def check(masks: Sequence[Mask], size: tuple[int, int], picture: str) -> None:
+def check(masks: Sequence[Mask], size: tuple[int, int], picture: str, mend: str = "Write it anew.") -> None:
     """Check that masks have the size of their picture and fill it, decoding nothing.
 
     Args:
         masks: The masks.
         size: (H, W) of the picture.
         picture: What a message calls it.
+        mend: What the user does about a mask that is none.
 
     Raises:
         DataError: The first that does not.
@@ -89,7 +88,7 @@ def check(masks: Sequence[Mask], size: tuple[int, int], picture: str) -> None:
     try:
         rle.check([mask.code for mask in masks], size)
     except RleError as error:
-        raise DataError(f"{masks[error.number].where}: the mask {error.reason}.", "Write it anew.") from error
+        raise DataError(f"{masks[error.number].where}: the mask {error.reason}.", mend) from error
 
 
 def _mask(record: Any, score: str, where: str) -> Mask:

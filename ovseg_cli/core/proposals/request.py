@@ -138,11 +138,13 @@ class ProposePlan:
             "workers": self.request.workers,
             "settings": self.config.model_dump(mode="json"),
             "labels": _labels_in_words(self),
-            "memory_mib": round(masks * largest * 6 / 2**20),
+            "memory_mib": round((16 if self.generator_class.reads_originals else masks * 6) * largest / 2**20),
             "disk_mib": round(self.chosen * masks * self._bytes_a_mask(sizes) / 2**20, 1),
         }
 
     def _bytes_a_mask(self, sizes: list[int]) -> float:
+        if self.generator_class.reads_originals:
+            return 0
         if isinstance(self.config, HostConfig):
             return SOFT_BYTES_A_PIXEL * sum(sizes) / max(1, len(sizes)) / self.config.stride**2
         return BYTES_A_MASK

@@ -9,6 +9,7 @@ from typing import Any
 from ovseg_cli.core.proposals.filling import Filled, Job, Place, fill
 from ovseg_cli.core.proposals.locks import Locks
 from ovseg_cli.core.proposals.request import ProposePlan, generator_of
+from ovseg_cli.core.proposals.sa1b import open_annotations
 from ovseg_cli.core.proposals.store import MANIFEST, ProposalStore
 from ovseg_cli.core.reporter import Reporter, Silent
 from ovseg_cli.core.runtime import Folders, launched_place, open_runtime
@@ -50,6 +51,8 @@ def propose(plan: ProposePlan, folders: Folders, reporter: Reporter) -> Proposed
         MachineError: Weights, device, disk, or a worker that died; what is finished stays.
     """
     started = time.monotonic()
+    if plan.generator_class.reads_originals:
+        return Proposed(*open_annotations(plan, folders, reporter), time.monotonic() - started)
     devices = _devices(plan, reporter)
     rank, local, world_size = launched_place()
     make_generator = generator_of(plan, folders, Silent() if rank else reporter)

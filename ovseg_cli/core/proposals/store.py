@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 SCHEMA = 1
 MANIFEST = "manifest.json"
 SUFFIX = ".masks"
+ORIGINALS = "originals"
+"""Under `reads` in the manifest of a cache that holds nothing and reads the data set's own masks (sa1b_store.py)."""
 _KEY = ("generator", "settings", "weights", "vocabulary", "labels", "data", "subset", "data_fingerprint")
 _LONGEST_STEM = 180  # bytes; file systems allow 255, and the fingerprint, suffix and a temporary name come on top
 
@@ -89,6 +91,10 @@ class ProposalStore:
                 f"{folder / MANIFEST}: this is not the manifest of a cache of proposals of version {SCHEMA}.",
                 "Remove the folder and make them again with ovseg propose.",
             )
+        if manifest.get("reads") == ORIGINALS:
+            from ovseg_cli.core.proposals.sa1b_store import OriginalMasks
+
+            return OriginalMasks(folder, manifest)
         return cls(folder, manifest)
 
     def require(self, key: dict[str, Any]) -> None:
