@@ -51,7 +51,7 @@ def covered_pixels(ids: Tensor, targets: Tensor) -> int:
 
 def is_covered(ids: Tensor, targets: Tensor) -> Tensor:
     """Tell which pixels lie in a mask, (B, M, M') bool; arguments as in `covered_bce_sum`."""
-    return targets.any(2).gather(1, ids.flatten(1).long()).view(ids.shape)
+    return (targets > 0).any(2).gather(1, ids.flatten(1).long()).view(ids.shape)
 
 
 class _CoveredBce(torch.autograd.Function):
