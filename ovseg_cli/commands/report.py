@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from ovseg_cli.core.runtime import Folders
 
 Format = Literal["rich", "markdown", "latex", "csv", "json"]
-Figures = Literal["mask-sensitivity", "trusty-map", "compare"]
+Figures = Literal["mask-sensitivity", "trusty-map", "compare", "clusters"]
 OF_MASKS = ("mask-sensitivity",)
 """Figures that are given masks."""
-OF_PICTURES = ("compare",)
+OF_PICTURES = ("compare", "clusters")
 """Figures for which pictures can be chosen by name."""
 
 
@@ -50,7 +50,7 @@ def report(
             help="Draw instead of comparing scores. mask-sensitivity: how a mask's class scores follow the mask, from "
             "right to wrong, of the model of each RUN. trusty-map: where a run of tagclip trusts that it sees "
             "what it was trained on, and what that changes. compare: some pictures, their ground truth and the classes "
-            "that the model of each RUN finds.",
+            "that the model of each RUN finds. Of runs of pixelclip: clusters, pictures parted by the learned prompts.",
         ),
     ] = None,
     data: options.Data = None,
@@ -64,11 +64,15 @@ def report(
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="With --figures: at most N pictures.", show_default="50; compare: 4"),
+        typer.Option(
+            min=1, metavar="N", help="With --figures: at most N pictures.", show_default="50; compare and clusters: 4"
+        ),
     ] = None,
     picture: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="With --figures compare: a picture to draw; give it several times."),
+        typer.Option(
+            metavar="NAME", help=f"With --figures {', '.join(OF_PICTURES)}: a picture to draw; give it several times."
+        ),
     ] = None,
     gpus: options.Gpus = None,
     out: Annotated[
@@ -138,6 +142,10 @@ def _draw(figure: Figures, wanted: "FigureRequest", places: "Folders", reporter:
         from ovseg_cli.core.report.trusty import report_trusty_maps
 
         return report_trusty_maps(wanted, places, reporter)
+    if figure == "clusters":
+        from ovseg_cli.core.report.prompt_clusters import report_clusters
+
+        return report_clusters(wanted, places, reporter)
     if figure == "compare":
         from ovseg_cli.core.report.compare_grid import report_comparison
 

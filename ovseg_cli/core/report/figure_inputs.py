@@ -141,7 +141,7 @@ def open_pictures(
 
     if choice.spec.task != "semantic":
         raise UsageError(f"{choice.spec.name} holds masks without classes: there is nothing to name.")
-    data = _subset(choice, subset or SCORE_SUBSET, folders)
+    data = _subset(choice, subset, folders)
     if not data.has_labels:
         raise DataError(f"{choice.spec.name}, subset '{data.name}', has no label maps.", "Choose another --subset.")
     store = None if proposals is None else find_cache(proposals, choice.spec.name, data.name, folders)
@@ -151,21 +151,42 @@ def open_pictures(
     return Pictures(choice, chosen, store, named)
 
 
-def any_pictures(choice: "DataChoice", subset: str, limit: int, folders: Folders, names: Sequence[str]) -> Pictures:
+def any_pictures(
+    choice: "DataChoice",
+    subset: str | None,
+    limit: int,
+    folders: Folders,
+    names: Sequence[str] = (),
+    prefer: str = SCORE_SUBSET,
+) -> Pictures:
     """Open pictures that need neither labels nor classes.
+
+    Args:
+        choice: Data set.
+        subset: Its subset; None takes the preferred one; where a data set without classes has none of that
+            name, the first.
+        limit: How many pictures at most.
+        folders: Where data lies.
+        names: Pictures that are wanted, whatever the limit.
+        prefer: Name of a subset.
 
     Raises:
         UsageError: An unknown subset or picture.
         DataError: The data set is not prepared.
     """
-    chosen, named = _chosen(_subset(choice, subset, folders), limit, names)
+    chosen, named = _chosen(_subset(choice, subset, folders, prefer), limit, names)
     return Pictures(choice, chosen, named=named)
 
 
-def _subset(choice: "DataChoice", subset: str, folders: Folders) -> "SegmentationData":
+def _subset(
+    choice: "DataChoice", subset: str | None, folders: Folders, prefer: str = SCORE_SUBSET
+) -> "SegmentationData":
     from ovseg_cli.core.data.dataset import PreparedData
 
     prepared = PreparedData.open(choice.spec, folders)
+    if subset is None and choice.spec.task != "semantic":
+        prefer = prefer if prefer in prepared.subsets else next(iter(prepared.subsets), prefer)
+    subset = subset or prefer
     if subset not in prepared.subsets:
         raise unknown_name(f"subset of {choice.spec.name}", subset, prepared.subsets)
     return prepared.subset(subset)

@@ -1,0 +1,79 @@
+"""`ovseg report RUN… --figures clusters`, `masks`, `nearest` and `tsne`, on the toy world and untrained PixelCLIPs."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from PIL import Image
+
+from ovseg_cli.core.methods.build import build_method, choose_model
+from ovseg_cli.core.report.prompt_models import first_prompts, load_prompts
+from ovseg_cli.core.reporter import Silent
+from tests.commands.prompt_runs import make_run
+
+DATA = "toy-combo"
+GPUS = ("--gpus", "0")
+
+
+@pytest.fixture
+def run(cli, tmp_path):
+    return make_run(tmp_path)
+
+
+def table_of(answer):
+    assert answer.code == 0, answer.err
+    (table,) = json.loads(answer.out)["tables"]
+    return table
+
+
+def test_clusters_have_a_column_a_run(cli, run, tmp_path):
+    more = make_run(tmp_path, "more", prompts=20)
+    answer = cli("report", run, more, "--figures", "clusters", "--limit", "2", "-f", "json", *GPUS)
+    table = table_of(answer)
+    assert [(row["model"], row["prompts"]) for row in table["rows"]] == [
+        ("PixelCLIP, prompts 12", 12), ("PixelCLIP, prompts 20", 20),
+    ]  # fmt: skip
+    figure = run / f"clusters-{DATA}-val.png"
+    assert f"wrote {figure}" in answer.err
+    alone = cli("report", run, "--figures", "clusters", "--limit", "2", "--out", "alone", *GPUS)
+    assert alone.code == 0 and "runs" in str(figure)
+    assert Image.open(tmp_path / "alone" / figure.name).width < Image.open(figure).width < 4 * 300
+
+
+def test_pixel_belongs_to_the_prompt_nearest_to_its_feature(run):
+    choice = choose_model(str(run), run.parent)
+    model = load_prompts("m", choice, torch.device("cpu"), Silent())
+    image = torch.randint(256, (3, 48, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    method = build_method(choice)
+    cosines = method.score(method.prepare(image)[None], model.prompts)
+    full = torch.nn.functional.interpolate(cosines, (48, 64), mode="bilinear", align_corners=False)[0]
+    assert (torch.from_numpy(model.map_of(image)) == full.argmax(0)).float().mean() > 0.999
+    assert torch.allclose(model.prompts.norm(dim=1), torch.ones(12)) and len(model) == 12
+
+
+def test_first_prompts_are_those_that_every_training_begins_with(tmp_path):
+    untouched, moved = (make_run(tmp_path, f"run{shift}", shift=shift) for shift in (0.0, 1.0))
+    models = [
+        load_prompts("m", choose_model(str(path), path.parent), torch.device("cpu"), Silent())
+        for path in (untouched, moved)
+    ]
+    assert torch.allclose(first_prompts(models[0]), models[0].prompts, atol=1e-6)
+    assert torch.equal(first_prompts(models[0]), first_prompts(models[1]))
+    assert not torch.allclose(first_prompts(models[1]), models[1].prompts, atol=1e-4)
+
+
+@pytest.mark.parametrize("figure", ["clusters"])
+def test_runs_without_learned_prompts_are_refused_before_anything_is_loaded(cli, run, world, tmp_path, figure):
+    other = shutil.copytree(min((world / "runs").glob("maskclip-*")), tmp_path / "runs" / "mask")
+    answer = cli("report", run, other, "--figures", figure, *GPUS)
+    said = " ".join(answer.err.split())
+    assert answer.code == 2 and f"{other}: a run of maskclip has no learned prompts. Name a run of pixelclip." in said
+    for key, value, words in (
+        ("clustering", False, "clustering = false"),
+        ("class_names", "data", "class_names = data"),
+    ):
+        bare = make_run(tmp_path, key, training={key: value})
+        answer = cli("report", bare, "--figures", figure, *GPUS)
+        assert answer.code == 2 and f"was trained with {words}" in " ".join(answer.err.split())
+    assert not list(tmp_path.glob(f"**/{figure}*"))
