@@ -26,7 +26,7 @@ Paper and code:
   feature that of the momentum copy.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, cast
 
@@ -400,7 +400,7 @@ class PixelClip(DenseMethod, TrainedMethod):
         return logits.argmax(1)
 
     @torch.no_grad()
-    def grouped(self, training: PixelClipTraining, parts: Sequence[TrainBatch]) -> list[tuple[MaskGroups, Tensor]]:
+    def grouped(self, training: PixelClipTraining, parts: Iterable[TrainBatch]) -> list[tuple[MaskGroups, Tensor]]:
         """Group masks by the learned names as a step of training would, learning nothing: for pictures of a run.
 
         The image tower stands for the momentum encoder, of which a run keeps nothing.
