@@ -61,15 +61,11 @@ class Recorder(Maker):
         return {}
 
     def _store(self, item: Item, picture: Picture) -> Entry:
-        assert item.label is not None, "pairing has found the masks"
+        entry = replace(super()._store(item, picture), image_at=_listed(item.image_at))
+        if item.label is None:  # a layout may hold pictures alone
+            return entry
         masks = locate(item.label, item.label_at)
-        return replace(
-            super()._store(item, picture),
-            image_at=_listed(item.image_at),
-            masks=item.label,
-            masks_at=_listed(item.label_at),
-            masks_sha=head_hash(masks),
-        )
+        return replace(entry, masks=item.label, masks_at=_listed(item.label_at), masks_sha=head_hash(masks))
 
 
 def head_hash(file: DataFile) -> str:

@@ -1,0 +1,197 @@
+"""`ovseg train pixelclip`: labels may be gone, masks come from where they are asked for, and what is said instead."""
+
+import json
+import shutil
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import tomli_w
+from PIL import Image
+
+from tests.commands.conftest import Answer, run_command
+from tests.commands.mini import SHORT, commands_in, host_settings, prepared_place
+
+SETTINGS = {
+    **SHORT, "iterations": 4, "prompts": 4, "prompt_length": 2, "prompt_templates": ["a photo of {}"], "mask_size": 12,
+    "short_sides": [], "crop_size": 0, "mask_feature": "masked-cls",
+}  # fmt: skip
+LIVE = ["--proposals", "live", "--set", "proposal_settings.model=test_vit", "--set", "proposal_settings.weights=random"]
+BARE = """
+schema = 1
+name = "bare"
+title = "Pictures alone"
+ignore_label = 255
+label_dtype = "uint8"
+subsets = { train = { images = 8 } }
+preset = { clip = "toy-clip", resize = "none" }
+classes = [{ name = "grass" }, { name = "sand" }]
+
+[[layouts]]
+id = "official"
+source = "made for tests"
+roots = ["."]
+subsets = { train = { images = "images/train/{stem}.png" } }
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with the prepared data, cached superpixels and, in `runs/`, one finished run."""
+    with prepared_place(tmp_path_factory.mktemp("mini")) as place:
+        (place / "settings.toml").write_text(tomli_w.dumps(SETTINGS))
+        done = run_command(
+            "train", "pixelclip", "--gpus", "0", "--config", str(place / "settings.toml"), "--proposals", "superpixels"
+        )
+        assert done.code == 0, done.err
+        yield place
+
+
+@pytest.fixture
+def cli(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Answer]:
+    """Run a command in an empty folder, with the data of `place` and no runs."""
+    return commands_in(tmp_path, place, monkeypatch)
+
+
+def train(cli: Callable[..., Answer], place: Path, *words: object) -> Answer:
+    return cli("train", "pixelclip", "--gpus", "0", "--config", str(place / "settings.toml"), *map(str, words))
+
+
+def only_run(folder: Path) -> Path:
+    (run,) = [path for path in (folder / "runs").iterdir() if path.is_dir()]
+    return run
+
+
+def weights(run: Path) -> bytes:
+    return (run / "model.safetensors").read_bytes()
+
+
+def test_the_run_says_that_nothing_was_seen(place: Path, cli: Callable[..., Answer]) -> None:
+    config = tomllib.loads((only_run(place) / "config.toml").read_text())
+    assert config["vocabulary"]["training_names"] == [] and config["fingerprints"].keys() == {"pictures"}
+    assert config["training"]["proposals"] == "superpixels"
+    shown = cli("show", str(only_run(place)))
+    assert shown.code == 0 and "no labels" in shown.out and "not said" not in shown.out, shown.out
+    scored = cli("eval", str(only_run(place)), "--force", "--gpus", "0")
+    assert scored.code == 0 and "Nobody knows" not in scored.err and "Not zero-shot" not in scored.err, scored.err
+
+
+def test_the_plan_speaks_of_no_seen_class(cli: Callable[..., Answer], place: Path) -> None:
+    def planned(*words: str) -> dict:
+        answer = train(cli, place, "--dry-run", "--json", *words)
+        assert answer.code == 0, answer.err
+        return json.loads(answer.out)
+
+    plan = planned("--proposals", "superpixels")
+    assert plan["labels"] == "none are read" and plan["pictures"] == 8 and "host" not in plan
+    assert not {"seen_classes", "without_a_seen_class", "names_without_labels", "names"} & plan.keys()
+    named = planned("--proposals", "superpixels", "--set", "class_names=data")
+    assert named["labels"] == "none are read" and named["names"] == 5
+    drawn = planned("--proposals", "ground-truth")
+    assert drawn["labels"] == "none are read but by ground-truth, for its masks"
+
+
+def test_labels_that_are_gone_or_broken_give_the_same_weights(
+    cli: Callable[..., Answer], place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Masks are made and the method is trained without one look at them; only a method that reads labels asks."""
+    monkeypatch.setenv("OVSEG_DATA", str(tmp_path / "data"))
+    for harm in ("gone", "broken"):
+        shutil.copytree(place / "data", tmp_path / "data", symlinks=True)
+        shutil.rmtree(tmp_path / "data" / "mini" / "proposals")
+        for labels in sorted((tmp_path / "data" / "mini").glob("labels*")):
+            for file in labels.rglob("*.png"):
+                file.unlink()
+                if harm == "broken":
+                    file.write_bytes(b"no picture")
+        trained = train(cli, place, "--proposals", "superpixels")
+        assert trained.code == 0, trained.err
+        assert weights(only_run(tmp_path)) == weights(only_run(place)), harm
+        refused = cli("train", "freeseg", "--gpus", "0")
+        assert refused.code == 3 and "label" in refused.err, refused.err
+        shutil.rmtree(tmp_path / "runs")
+        shutil.rmtree(tmp_path / "data")
+
+
+def test_an_unfinished_run_goes_on_to_the_same_bits(
+    cli: Callable[..., Answer], place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where the labels have been prepared anew since, and differ; not where the pictures do."""
+    shutil.copytree(place / "source", tmp_path / "source")
+    shutil.copytree(place / "data", tmp_path / "data", symlinks=True)
+    monkeypatch.setenv("OVSEG_DATA", str(tmp_path / "data"))
+    assert train(cli, place, *LIVE).code == 0
+    run = only_run(tmp_path)
+    straight = weights(run)
+
+    def stop() -> None:
+        (run / "finished").unlink(missing_ok=True)
+        (run / "model.safetensors").unlink(missing_ok=True)
+        shutil.rmtree(run / "checkpoints" / "step-00000004", ignore_errors=True)
+
+    def change(kind: str) -> None:
+        for path in (tmp_path / "source" / kind / "train").glob("*.png"):
+            Image.open(path).point(lambda level: level * 0).save(path)
+        source = tmp_path / "source"
+        assert cli("prepare", str(source / "mini.toml"), "--source", str(source), "--workers", "1").code == 0
+
+    stop()
+    change("labels")
+    resumed = cli("train", "pixelclip", "--resume", "--gpus", "0")
+    assert resumed.code == 0 and weights(run) == straight, resumed.err
+    stop()
+    change("images")
+    refused = cli("train", "pixelclip", "--resume", "--gpus", "0")
+    assert refused.code == 3 and "the pictures in" in refused.err, refused.err
+
+
+def test_masks_come_from_a_cache_or_the_run_of_a_host(cli: Callable[..., Answer], place: Path, tmp_path: Path) -> None:
+    (cache,) = (place / "data" / "mini" / "proposals").glob("superpixels-*")
+    assert train(cli, place, "--proposals", cache).code == 0
+    assert weights(only_run(tmp_path)) == weights(only_run(place)), "the same masks, found by their folder"
+    (tmp_path / "host.toml").write_text(tomli_w.dumps(host_settings("zsseg")))
+    assert cli("train", "zsseg", "--gpus", "0", "--config", "host.toml").code == 0
+    (host,) = (tmp_path / "runs").glob("zsseg-*")
+    done = train(cli, place, "--proposals", host)
+    assert done.code == 0, done.err
+    newest = max((tmp_path / "runs").glob("pixelclip-*"))
+    assert weights(newest) != weights(only_run(place)) and not (newest / "host").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["--host", "freeseg"], 2, "--host: pixelclip has no such option"),
+        (["--proposals", "host"], 2, "pixelclip has no host of its own"),
+        (["--proposals", "live", "--set", "proposal_settings.cluster=3"], 2, "Did you mean 'clusters'?"),
+        (["--proposals", "live", "--set", "proposal_settings.weights=no.safetensors"], 4, "no.safetensors"),
+        (["--proposals", "superpixel"], 2, "Did you mean 'superpixels'?"),
+        (["--set", "crop_size=8", "--set", "crop_max_share=0.5"], 2, "pixelclip reads no labels"),
+        (["--set", "host.iterations=3"], 2, "pixelclip has no host"),
+    ],
+)
+def test_what_cannot_be_is_said_before_a_run_is_begun(
+    cli: Callable[..., Answer], place: Path, tmp_path: Path, words: list[str], code: int, says: str
+) -> None:
+    answer = train(cli, place, *words)
+    assert answer.code == code and says in " ".join(answer.err.split()), answer.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_pictures_without_labels_train_and_what_needs_labels_refuses_them(
+    cli: Callable[..., Answer], place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OVSEG_DATA", str(tmp_path / "data"))
+    (tmp_path / "bare.toml").write_text(BARE)
+    prepared = cli("prepare", "bare.toml", "--source", str(place / "source"), "--workers", "1")
+    assert prepared.code == 0, prepared.err
+    done = train(cli, place, "--proposals", "superpixels", "--data", "bare.toml")
+    assert done.code == 0, done.err
+    assert weights(only_run(tmp_path)) == weights(only_run(place))
+    refused = cli("train", "freeseg", "--data", "bare.toml", "--gpus", "0")
+    assert refused.code == 3 and "no labels to train on" in refused.err, refused.err
+    refused = train(cli, place, "--data", "bare.toml", "--proposals", "ground-truth")
+    assert refused.code == 3 and "no labels, which ground-truth needs" in refused.err, refused.err
+    refused = train(cli, place, "--data", "bare.toml", "--seeds", "2", "--proposals", "superpixels")
+    assert refused.code == 3 and "no subset 'val' to score the seeds on" in refused.err, refused.err
