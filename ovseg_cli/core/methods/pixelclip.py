@@ -344,13 +344,17 @@ class PixelClip(DenseMethod, TrainedMethod):
         self._follow()
         groups = [self._masks_of(part) for part in parts]
         features = torch.cat([group.features for group in groups])
-        chosen = self._assigned(features, text, total)
-        counts = total(_counts(chosen, self._names(text).shape[0], sum(len(part["images"]) for part in parts)))
-        self._used = {"names_used": float((counts[:-1] > 0).sum()), "masks": float(counts[:-1].sum() / counts[-1])}
+        names = self._names(text)
+        chosen = self._assigned(features, names, total)
+        counts = total(_counts(chosen, len(names), sum(len(part["images"]) for part in parts)))
+        self._used = {
+            "names_used": float((counts[:-1] > 0).sum()),
+            "masks_per_picture": float(counts[:-1].sum() / counts[-1]),
+        }
         return [
             {"regions": group.ids.cpu(), "targets": targets.cpu()}
             | ({} if self.recipe.clustering else {"mask_features": group.padded_features().cpu()})
-            for group, targets in zip(groups, self._targets(groups, chosen, text), strict=True)
+            for group, targets in zip(groups, self._targets(groups, chosen, len(names)), strict=True)
         ]
 
     def _follow(self) -> None:
@@ -389,9 +393,8 @@ class PixelClip(DenseMethod, TrainedMethod):
             found.append(masked_from(self.teacher, replace(prefix, tokens=prefix.tokens[i : i + 1]), kept[None])[0])
         return [features.float() for features in found]
 
-    def _assigned(self, features: Tensor, text: TextFeatures, total: Total) -> Tensor:
+    def _assigned(self, features: Tensor, names: Tensor, total: Total) -> Tensor:
         """Return (m,) int64, the name of each mask of this process."""
-        names = self._names(text)
         scale = self.recipe.assignment_scale or (100.0 if self.is_vit else 1.0)
         with torch.autocast(features.device.type, enabled=False):
             logits = scale * F.normalize(features.float(), dim=-1) @ names.T
@@ -416,15 +419,14 @@ class PixelClip(DenseMethod, TrainedMethod):
         self.recipe, self.teacher = training, self.tower
         groups = [self._masks_of(part) for part in parts]
         features = torch.cat([group.features for group in groups])
-        chosen = self._assigned(features, TextFeatures.of_classes(features[:0]), alone).cpu()
+        chosen = self._assigned(features, self._names(TextFeatures.of_classes(features[:0])), alone).cpu()
         self.recipe, self.teacher = kept
         return [*zip(groups, chosen.split([len(group.features) for group in groups]), strict=True)]
 
-    def _targets(self, groups: Sequence[MaskGroups], chosen: Tensor, text: TextFeatures) -> list[Tensor]:
+    def _targets(self, groups: Sequence[MaskGroups], chosen: Tensor, count: int) -> list[Tensor]:
         """Return for each part its (B, R, k) targets."""
         if not self.recipe.clustering:
             return [group.own_targets() for group in groups]
-        count = len(self._names(text))
         parts = chosen.cpu().split([len(group.features) for group in groups])
         return [grouped_targets(group, part, count) for group, part in zip(groups, parts, strict=True)]
 
@@ -452,7 +454,7 @@ class PixelClip(DenseMethod, TrainedMethod):
         return {"pairs": float(sum(covered_pixels(ids, table) * int(table.any(1).sum()) for ids, table in each))}
 
     def losses(self, batch: TrainBatch, text: TextFeatures, totals: Mapping[str, float]) -> dict[str, Tensor]:
-        """Return "masks", the cross-entropy over pixels in a mask and names.
+        """Return "cross_entropy", over pixels in a mask and names.
 
         Args:
             batch: With "strong", and what `before_step` added.
@@ -467,7 +469,7 @@ class PixelClip(DenseMethod, TrainedMethod):
             summed = self._compared(features, names, batch["regions"], batch["targets"])
         else:
             summed = self._each_alone(features, batch)
-        return {"masks": summed / max(totals["pairs"], 1.0)}
+        return {"cross_entropy": summed / max(totals["pairs"], 1.0)}
 
     def _compared(self, features: Tensor, names: Tensor, regions: Tensor, targets: Tensor) -> Tensor:
         maps = self.decoder(torch.einsum("bhwd,kd->bkhw", features, names))

@@ -147,7 +147,9 @@ class _Loop:
         terms = self._checked(values)
         if self.updater.step() and self.average is not None:
             self.average.update()
-        terms |= self.task.after_step()
+        further = self.task.after_step()
+        assert not further.keys() & terms.keys(), "a number for the log is not named like a loss term"
+        terms |= further
         stop.agree(values)
         self.progress.step += 1
         self.progress.seconds += time.perf_counter() - wall

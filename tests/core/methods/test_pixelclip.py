@@ -63,7 +63,7 @@ def step(method: PixelClip, parts: list[dict[str, Any]], names: TextFeatures | N
     names = names or text()
     joined = [p | j for p, j in zip(parts, method.before_step(parts, names, lambda v: v), strict=True)]
     totals = {"pairs": sum(method.normalisers(part)["pairs"] for part in joined)}
-    losses = [method.losses(part, names, totals)["masks"] for part in joined]
+    losses = [method.losses(part, names, totals)["cross_entropy"] for part in joined]
     torch.stack(losses).sum().backward()
     return torch.stack(losses).sum().detach(), joined
 
@@ -122,14 +122,14 @@ def test_pictures_without_masks_add_nothing(counts: list[int]) -> None:
     method = begun()
     loss, (joined,) = step(method, [batch_of(counts)])
     assert bool(loss.isfinite()) and (float(loss) == 0) == (not any(counts))
-    assert not joined["targets"][0].any() and method.after_step()["masks"] == sum(counts) / 2
+    assert not joined["targets"][0].any() and method.after_step()["masks_per_picture"] == sum(counts) / 2
     assert all(bool(g.isfinite().all()) for g in gradients(method).values())
 
 
 def test_fewer_masks_than_names_leave_names_empty() -> None:
     method = begun()
     _, (joined,) = step(method, [batch_of([2])])
-    assert 1 <= int(joined["targets"].any(1).sum()) <= 2 == method.after_step()["masks"]
+    assert 1 <= int(joined["targets"].any(1).sum()) <= 2 == method.after_step()["masks_per_picture"]
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,7 @@ def test_loss_gradients_and_one_step(recorded: Recorded) -> None:
     method = method_of(recorded)
     batch = prepared(method, recorded)
     with step_context(torch.device("cpu")):
-        loss = method.losses(batch, NO_TEXT, method.normalisers(batch))["masks"]
+        loss = method.losses(batch, NO_TEXT, method.normalisers(batch))["cross_entropy"]
         loss.backward()
     assert_close(loss.detach()[None], recorded.tensors["train.loss"])
     parameters = dict(method.named_parameters())
