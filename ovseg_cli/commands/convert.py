@@ -7,7 +7,7 @@ import typer
 
 from ovseg_cli.commands import options
 
-METHODS = ("maft", "freeseg", "zegformer", "zsseg", "zegclip", "tagclip")
+METHODS = ("maft", "freeseg", "zegformer", "zsseg", "zegclip", "tagclip", "pixelclip")
 
 
 def convert(
@@ -68,6 +68,7 @@ def convert(
     [dim]ovseg convert MAFT_Vitb.pt --method maft --data coco-stuff:none[/dim]
     [dim]ovseg convert zegformer.pth --method zegformer --data voc:15-5 --dry-run[/dim]
     [dim]ovseg convert coco.pth --method zegclip --data coco-stuff --text-features coco_multi.npy[/dim]
+    [dim]ovseg convert pixelclip_vit_base.pth --method pixelclip --clip ViT-B-16[/dim]
     """
     from ovseg_cli.commands import console, views
     from ovseg_cli.core.errors import unknown_name

@@ -26,7 +26,9 @@ def account(conversion: Conversion, run: Path | None) -> list[Table]:
     notes += conversion.checks
     settings = [(c.setting, _text(c.value), c.source) for c in conversion.choices]
     last = ["Nothing was written." if run is None else f"Run folder: {run}"]
-    if conversion.data is None:
+    if conversion.is_label_free:
+        last.append("No label was read in its training: every class counts as unseen.")
+    elif conversion.data is None:
         last.append("What it was trained on was not said (--data): every class counts as unseen.")
     return [
         _table(f"Entries of {conversion.checkpoint.path.name}", KEYS, rows, notes),

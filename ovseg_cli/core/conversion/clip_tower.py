@@ -1,11 +1,11 @@
 """How the CLIP inside a checkpoint becomes one that describes itself: sizes from shapes, OpenAI's form.
 
-Not in any file: the number of heads (width / 64 in OpenAI's code), and the activation (QuickGELU, since all published
-hosts start from OpenAI's weights). The tokenizer is CLIP's own where the text tower has as many ids as it.
+Not in any file: the number of heads (width / 64 in OpenAI's code), and the activation (QuickGELU for OpenAI's weights,
+which all published ViTs start from; exact GELU for OpenCLIP's ConvNeXts). The tokenizer is CLIP's own where the text
+tower has as many ids as it.
 """
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from ovseg_cli.core.clip.model import OPENAI_MEAN, OPENAI_STD, ClipModel
 from ovseg_cli.core.clip.tokenizer import NoTokenizer, OpenClipTokenizer, Tokenizer
 from ovseg_cli.core.clip.towers import build_module
 from ovseg_cli.core.conversion.choices import ASKED, FILE, Choice, refuse_contradiction
+from ovseg_cli.core.conversion.image_towers import VIT, ImageTower, Untold, image_tower
 from ovseg_cli.core.conversion.ledger import Ledger, check_fit
 from ovseg_cli.core.errors import UsageError, unknown_name
 from ovseg_cli.core.nn.resnet_config import count_parts
@@ -23,9 +24,7 @@ from ovseg_cli.core.nn.resnet_config import count_parts
 BYTE_PAIRS = 49408
 """Ids of CLIP's own tokenizer."""
 
-HEAD_WIDTH = 64
 OF_TEXT = ("text_width", "text_layers", "text_mlp_width", "context_length", "vocab_size")
-UNTOLD = ("heads", "text_heads", "quick_gelu")
 ROUNDING = 1e-3
 """Relative; constants of a model that was brought to half precision are off by up to half of this."""
 
@@ -54,7 +53,7 @@ class Borrowed:
 
     Attributes:
         state: Tensors under CLIP's own names.
-        settings: Values of `UNTOLD` that go with them.
+        settings: What no shape tells that goes with them.
         tokenizer: Of a borrowed text tower.
         source: Where it comes from.
         constants: Preprocessing that the file keeps beside its CLIP: "mean", "std".
@@ -95,6 +94,7 @@ def make_clip(
     asked: Mapping[str, Any],
     name: str,
     beside: Borrowed,
+    towers: Sequence[ImageTower] = (VIT,),
 ) -> tuple[ClipModel, list[Choice]]:
     """Build a CLIP of tensors under a file's names.
 
@@ -105,6 +105,7 @@ def make_clip(
         asked: Table `clip` of `--config`.
         name: Name of the CLIP, for messages.
         beside: What it does not hold.
+        towers: Kinds of image towers that its method can have.
 
     Returns:
         The CLIP in float32, and where each of its values comes from.
@@ -113,78 +114,63 @@ def make_clip(
         UsageError: As `read_clip`.
     """
     state = {**beside.state, **{names.own(key): value for key, value in tensors.items()}}
-    told = _sizes(state, where, names)
+    tower = image_tower(state, towers, where)
+    told = _sizes(state, tower, where, names)
+    untold = {**tower.untold(told), **{key: (value, beside.source) for key, value in beside.settings.items()}}
     for key in asked:
-        if key not in (*UNTOLD, *told):
-            raise unknown_name("setting", f"clip.{key}", [f"clip.{k}" for k in (*UNTOLD, *told)], "--config: ")
+        if key not in (*untold, *told):
+            raise unknown_name("setting", f"clip.{key}", [f"clip.{k}" for k in (*untold, *told)], "--config: ")
     refuse_contradiction(told, asked, where, "clip")
     refuse_contradiction(beside.settings, asked, beside.source, "clip")
-    chosen = {
-        "heads": max(1, told["width"] // HEAD_WIDTH),
-        "text_heads": max(1, told["text_width"] // HEAD_WIDTH),
-        "quick_gelu": True,
-        **beside.settings,
-        **asked,
-    }
-    config = _config({**told, **chosen}, where)
+    chosen = {**{key: value for key, (value, _) in untold.items()}, **asked}
+    config = _config({**told, **chosen}, tower, where)
     module = build_module(config)
     own = {names.official(key): value for key, value in module.state_dict().items()}
     check_fit(own, {names.official(key): value for key, value in state.items()}, where, "CLIP")
     module.load_state_dict(state)
     clip = ClipModel(module, name, config, beside.tokenizer or _tokenizer(config), beside.constants)
-    return clip, _choices(told, chosen, asked, beside)
+    return clip, _choices(told, chosen, asked, untold, beside)
 
 
-def _sizes(state: Mapping[str, Tensor], where: str, names: ClipNames) -> dict[str, int]:
+def _text_sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
+    """Read the text tower's sizes; KeyError names what is missing."""
+    return {
+        "text_width": int(state["token_embedding.weight"].shape[1]),
+        "text_layers": count_parts(state, "transformer.resblocks."),
+        "text_mlp_width": int(state["transformer.resblocks.0.mlp.c_fc.weight"].shape[0]),
+        "context_length": int(state["positional_embedding"].shape[0]),
+        "vocab_size": int(state["token_embedding.weight"].shape[0]),
+    }
+
+
+def _sizes(state: Mapping[str, Tensor], tower: ImageTower, where: str, names: ClipNames) -> dict[str, Any]:
     """Read what shapes tell.
 
     Raises:
-        UsageError: It is no ViT, or a part is missing.
+        UsageError: A part is missing, or is of no such form.
     """
-    if "visual.layer1.0.conv1.weight" in state:
-        raise UsageError(f"{where}: its CLIP has a ResNet as image tower; only ViTs are supported.")
     try:
-        patches = state["visual.conv1.weight"]
-        positions = len(state["visual.positional_embedding"])
-        grid = math.isqrt(positions - 1)
-        if grid * grid != positions - 1:
-            raise UsageError(f"{where}: the {positions - 1} positions of its CLIP make no square grid.")
-        width, text_width = patches.shape[0], state["token_embedding.weight"].shape[1]
-        return {
-            "width": int(width),
-            "layers": count_parts(state, "visual.transformer.resblocks."),
-            "patch_size": int(patches.shape[-1]),
-            "image_size": int(grid * patches.shape[-1]),
-            "mlp_width": int(state["visual.transformer.resblocks.0.mlp.c_fc.weight"].shape[0]),
-            "embed_dim": int(state["visual.proj"].shape[1]),
-            "text_width": int(text_width),
-            "text_layers": count_parts(state, "transformer.resblocks."),
-            "text_mlp_width": int(state["transformer.resblocks.0.mlp.c_fc.weight"].shape[0]),
-            "context_length": int(state["positional_embedding"].shape[0]),
-            "vocab_size": int(state["token_embedding.weight"].shape[0]),
-        }
+        return {**tower.read(state), **_text_sizes(state)}
     except KeyError as error:
         raise UsageError(
             f"{where}: lacks '{names.official(error.args[0])}' of CLIP.", "Pass the checkpoint of a whole model."
         ) from error
+    except (IndexError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"{where}: its CLIP is of no known form ({error}).", "Pass a checkpoint of the published code."
+        ) from error
 
 
-def _config(sizes: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _config(sizes: Mapping[str, Any], tower: ImageTower, where: str) -> dict[str, Any]:
     """Return open_clip's configuration."""
     for width, heads in (("width", "heads"), ("text_width", "text_heads")):
+        if heads not in sizes:
+            continue
         if not isinstance(sizes[heads], int) or sizes[heads] < 1 or sizes[width] % sizes[heads]:
             raise UsageError(
                 f"{where}: a CLIP {width} of {sizes[width]} cannot be cut into clip.{heads} = {sizes[heads]}.",
                 f"Say how many heads there are: clip.{heads} in --config.",
             )
-    vision = {
-        "image_size": sizes["image_size"],
-        "layers": sizes["layers"],
-        "width": sizes["width"],
-        "head_width": sizes["width"] // sizes["heads"],
-        "patch_size": sizes["patch_size"],
-        "mlp_ratio": sizes["mlp_width"] / sizes["width"],
-    }
     text = {
         "context_length": sizes["context_length"],
         "vocab_size": sizes["vocab_size"],
@@ -195,7 +181,7 @@ def _config(sizes: Mapping[str, Any], where: str) -> dict[str, Any]:
     }
     return {
         "embed_dim": sizes["embed_dim"],
-        "vision_cfg": vision,
+        "vision_cfg": tower.vision(sizes),
         "text_cfg": text,
         "quick_gelu": bool(sizes["quick_gelu"]),
     }
@@ -209,18 +195,14 @@ def _tokenizer(config: dict[str, Any]) -> Tokenizer:
 
 
 def _choices(
-    told: Mapping[str, int], chosen: Mapping[str, Any], asked: Mapping[str, Any], beside: Borrowed
+    told: Mapping[str, Any], chosen: Mapping[str, Any], asked: Mapping[str, Any], untold: Untold, beside: Borrowed
 ) -> list[Choice]:
     borrowed = {key: value for key, value in told.items() if beside.source and key in OF_TEXT}
     shown = ", ".join(f"{key} {value}" for key, value in told.items() if key not in borrowed)
     of_text = ", ".join(f"{key} {value}" for key, value in borrowed.items())
-    defaults = {
-        "heads": "default; code: width / 64",
-        "text_heads": "default; code: width / 64",
-        "quick_gelu": "default; code: OpenAI's weights",
-        **dict.fromkeys(beside.settings, beside.source),
-    }
-    rows = [Choice(f"clip.{key}", chosen[key], ASKED if key in asked else defaults[key]) for key in UNTOLD]
+    rows = [
+        Choice(f"clip.{key}", chosen[key], ASKED if key in asked else source) for key, (_, source) in untold.items()
+    ]
     texts = [Choice("clip's text tower", of_text, f"{beside.source}; not in {FILE}")] if borrowed else []
     return [Choice("clip", shown, f"shapes in {FILE}"), *texts, *rows]
 

@@ -30,6 +30,8 @@ class Asked:
         data: Name of that data set.
         other_clip: The CLIP for layouts that may hold none; loads it when it is called.
         text_clip: The same with its weights, for layouts that may hold the image tower alone.
+        original_clip: The CLIP that was named, with its weights, for layouts that compare theirs with it; loads it when
+            it is called. None where none was named.
         counts: How many classes that data set has, seen ones and all; None where none was named.
     """
 
@@ -40,6 +42,7 @@ class Asked:
     data: str = ""
     other_clip: Any = None
     text_clip: Any = None
+    original_clip: Any = None
     counts: tuple[int, int] | None = None
 
 
@@ -57,6 +60,8 @@ class Imported:
         joint: Settings of the host that hold only where it makes this method's masks.
         facts: How it was trained, in the words of the method's training settings, where that is known.
         has_text: The text tower comes from the checkpoint too.
+        compares_clip: A CLIP that was named is compared with the checkpoint's own.
+        checks: What was found in the checkpoint, sentences.
     """
 
     method: TrainedMethod
@@ -68,6 +73,8 @@ class Imported:
     joint: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)
     has_text: bool = True
+    compares_clip: bool = False
+    checks: tuple[str, ...] = ()
 
 
 def fill_generator(generator: nn.Module, found: Mapping[str, Tensor], where: str) -> None:

@@ -4,11 +4,12 @@ from collections.abc import Collection
 
 from ovseg_cli.core.errors import UsageError
 
-METHODS = ("maft", "freeseg", "zegformer", "zsseg", "zegclip", "tagclip")
+METHODS = ("maft", "freeseg", "zegformer", "zsseg", "zegclip", "tagclip", "pixelclip")
 
 _PREDICTOR = "sem_seg_head.predictor."
 _MARKS = {
     "maft": ("IPCLIP.",),
+    "pixelclip": (f"{_PREDICTOR}prompt_tokens", "teacher_encoder.", "head.conv0."),
     "zegformer": (f"{_PREDICTOR}projection_layer.", f"{_PREDICTOR}bg_feature"),
     "freeseg": ("sem_seg_head.interaction.", f"{_PREDICTOR}transformer_cross_attention_layers."),
     "zsseg": (f"{_PREDICTOR}transformer.decoder.",),

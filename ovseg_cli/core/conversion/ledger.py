@@ -46,8 +46,18 @@ class Ledger:
         return any(key.startswith(prefix) for key in self.state)
 
     def load(self, prefix: str, note: str) -> dict[str, Tensor]:
-        """Hand out the tensors whose names begin so and that nobody has had, under their whole names."""
+        """Hand out the tensors whose names begin so and that nobody has had, under their whole names.
+
+        Raises:
+            UsageError: One of them holds values that are no numbers.
+        """
         names = self._take(prefix, "loaded", note)
+        for name in names:
+            if not bool(self.state[name].isfinite().all()):
+                raise UsageError(
+                    f"{self.where}: '{name}' holds values that are no numbers (NaN or infinite).",
+                    "Such a model scores nothing; pass another checkpoint.",
+                )
         return {name: self.state[name] for name in names}
 
     def ignore(self, prefix: str, why: str) -> None:

@@ -75,6 +75,12 @@ class Conversion:
         return "" if self.data is None else self.data.label
 
     @property
+    def is_label_free(self) -> bool:
+        """Whether no label was read in its training, so that no class was seen."""
+        method = self.imported.method
+        return method.label_view(method.Training()).labelled == "none"
+
+    @property
     def choices(self) -> list[Choice]:
         """Every value and its source."""
         return [*self.imported.choices, Choice("templates", list(self.templates), self.templates_source)]

@@ -90,7 +90,9 @@ def _begin(
     clip: dict[str, Any],
 ) -> Run:
     data = conversion.data
-    names = None if data is None else list(names_of(training_vocabulary(data.spec.vocabulary(data.split))))
+    names: list[str] | None = [] if conversion.is_label_free else None
+    if data is not None and not conversion.is_label_free:
+        names = list(names_of(training_vocabulary(data.spec.vocabulary(data.split))))
     tables = {
         "clip": clip,
         "method": method.config.model_dump(mode="json"),

@@ -14,6 +14,7 @@ from ovseg_cli.core.conversion.layouts import check_layout
 from ovseg_cli.core.conversion.ledger import Ledger
 from ovseg_cli.core.conversion.maft import import_maft
 from ovseg_cli.core.conversion.one_stage import import_tagclip, import_zegclip
+from ovseg_cli.core.conversion.pixelclip import import_pixelclip
 from ovseg_cli.core.conversion.request import Conversion, ConvertRequest
 from ovseg_cli.core.conversion.run_folder import check_out
 from ovseg_cli.core.conversion.zegformer import import_zegformer
@@ -34,6 +35,7 @@ IMPORTERS: dict[str, Callable[[Ledger, Asked], Imported]] = {
     "zsseg": import_zsseg,
     "zegclip": import_zegclip,
     "tagclip": import_tagclip,
+    "pixelclip": import_pixelclip,
 }
 KEEPS_CLASSES = ("zegclip", "tagclip")
 """Their training program, mmcv, writes class names beside the weights."""
@@ -59,6 +61,7 @@ def convert(request: ConvertRequest, folders: Folders, reporter: Reporter) -> Co
     where = str(request.checkpoint)
     check_layout(checkpoint.tensors, request.method, where)
     ledger = Ledger(checkpoint.tensors, where)
+    is_clip_named = bool(request.clip or request.pretrained)
     asked = Asked(
         settings=settings,
         clip=clip_table,
@@ -67,11 +70,12 @@ def convert(request: ConvertRequest, folders: Folders, reporter: Reporter) -> Co
         data=data.label if data else "",
         other_clip=lambda: _other_clip(request),
         text_clip=lambda: load_clip(*request.named_clip, reporter=reporter),
+        original_clip=(lambda: load_clip(*request.named_clip, reporter=reporter)) if is_clip_named else None,
         counts=(len(data.spec.seen_ids(data.split)), data.spec.num_classes) if data else None,
     )
     imported = IMPORTERS[request.method](ledger, asked)
     ledger.close()
-    if imported.has_clip and imported.has_text and (request.clip or request.pretrained):
+    if imported.has_clip and imported.has_text and is_clip_named and not imported.compares_clip:
         raise UsageError(f"--clip: {where} holds its own CLIP.", "Leave --clip and --pretrained out.")
     _check_training_classes(imported, data, where)
     own = default_templates(type(imported.method), data=data.spec.name if data else "")
@@ -79,6 +83,7 @@ def convert(request: ConvertRequest, folders: Folders, reporter: Reporter) -> Co
     source = "default; code" if templates is None else "--config / --set"
     for note in checkpoint.beside:
         reporter.say(f"{where}: '{note}' is no weight of the model and is left out")
+    checks = (*imported.checks, *checks)
     return Conversion(checkpoint, imported, ledger.rows, templates or own, source, data, checks)
 
 

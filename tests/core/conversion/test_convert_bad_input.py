@@ -82,7 +82,10 @@ def test_files_without_weights_by_name(refused):
 def test_weights_of_something_else(refused):
     torch.save({"layer1.weight": torch.ones(2), "fc.bias": torch.ones(2)}, "host.pth")
     said = refused()
-    assert "no checkpoint of maft, freeseg, zegformer, zsseg, zegclip or tagclip" in said and "fc, layer1" in said
+    assert (
+        "no checkpoint of maft, freeseg, zegformer, zsseg, zegclip, tagclip or pixelclip" in said
+        and "fc, layer1" in said
+    )
 
 
 def test_a_checkpoint_of_another_method(refused, state):
