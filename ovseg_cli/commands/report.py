@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from ovseg_cli.core.runtime import Folders
 
 Format = Literal["rich", "markdown", "latex", "csv", "json"]
-Figures = Literal["mask-sensitivity", "trusty-map", "compare", "clusters"]
-OF_MASKS = ("mask-sensitivity",)
+Figures = Literal["mask-sensitivity", "trusty-map", "compare", "masks", "clusters"]
+OF_MASKS = ("mask-sensitivity", "masks")
 """Figures that are given masks."""
-OF_PICTURES = ("compare", "clusters")
+OF_PICTURES = ("compare", "masks", "clusters")
 """Figures for which pictures can be chosen by name."""
 
 
@@ -50,7 +50,8 @@ def report(
             help="Draw instead of comparing scores. mask-sensitivity: how a mask's class scores follow the mask, from "
             "right to wrong, of the model of each RUN. trusty-map: where a run of tagclip trusts that it sees "
             "what it was trained on, and what that changes. compare: some pictures, their ground truth and the classes "
-            "that the model of each RUN finds. Of runs of pixelclip: clusters, pictures parted by the learned prompts.",
+            "that the model of each RUN finds. Of runs of pixelclip: masks, those that it learned from, one by one and "
+            "grouped by its learned prompts; clusters, pictures that the prompts of each RUN part.",
         ),
     ] = None,
     data: options.Data = None,
@@ -59,7 +60,8 @@ def report(
         str | None,
         typer.Option(
             metavar="GENERATOR|CACHE",
-            help="With --figures mask-sensitivity: masks of a cache instead of changed ground-truth regions.",
+            help="With --figures mask-sensitivity: masks of a cache instead of changed ground-truth regions; with "
+            "masks: others than those of the run's training.",
         ),
     ] = None,
     limit: Annotated[
@@ -142,6 +144,10 @@ def _draw(figure: Figures, wanted: "FigureRequest", places: "Folders", reporter:
         from ovseg_cli.core.report.trusty import report_trusty_maps
 
         return report_trusty_maps(wanted, places, reporter)
+    if figure == "masks":
+        from ovseg_cli.core.report.prompt_masks import report_masks
+
+        return report_masks(wanted, places, reporter)
     if figure == "clusters":
         from ovseg_cli.core.report.prompt_clusters import report_clusters
 

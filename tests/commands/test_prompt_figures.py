@@ -63,7 +63,7 @@ def test_first_prompts_are_those_that_every_training_begins_with(tmp_path):
     assert not torch.allclose(first_prompts(models[1]), models[1].prompts, atol=1e-4)
 
 
-@pytest.mark.parametrize("figure", ["clusters"])
+@pytest.mark.parametrize("figure", ["clusters", "masks"])
 def test_runs_without_learned_prompts_are_refused_before_anything_is_loaded(cli, run, world, tmp_path, figure):
     other = shutil.copytree(min((world / "runs").glob("maskclip-*")), tmp_path / "runs" / "mask")
     answer = cli("report", run, other, "--figures", figure, *GPUS)
@@ -77,3 +77,47 @@ def test_runs_without_learned_prompts_are_refused_before_anything_is_loaded(cli,
         answer = cli("report", bare, "--figures", figure, *GPUS)
         assert answer.code == 2 and f"was trained with {words}" in " ".join(answer.err.split())
     assert not list(tmp_path.glob(f"**/{figure}*"))
+
+
+COARSE = {"merge": False, "slic_segments": [], "scales": [100], "sigmas": [0.8], "min_sizes": [20], "max_masks": 6}
+
+
+@pytest.fixture
+def own_data(world, tmp_path, monkeypatch):
+    """The toy world with no caches."""
+    shutil.copytree(
+        world / "datasets", tmp_path / "datasets", symlinks=True, ignore=shutil.ignore_patterns("proposals")
+    )
+    monkeypatch.setenv("OVSEG_DATA", str(tmp_path / "datasets"))
+
+
+def test_masks_are_those_of_the_training_made_where_no_cache_has_them(cli, tmp_path, own_data):
+    run = make_run(tmp_path, training={"proposal_settings": COARSE})
+    asked = ("report", run, "--figures", "masks", "--limit", "3", "-f", "json", *GPUS)
+    made = cli(*asked)
+    table = table_of(made)
+    assert "toy:combo train, 3 pictures, superpixels" in table["title"]
+    masks = sum(row["masks"] for row in table["rows"])
+    assert 0 < masks <= 18 and all(row["pictures"] <= 3 for row in table["rows"])
+    assert (run / f"masks-{DATA}-train.png").is_file()
+    settings = [word for key, value in COARSE.items() for word in ("--set", f"{key}={json.dumps(value)}")]
+    done = cli("propose", "superpixels", "--data", "toy", "--limit", "2", "--workers", "1", *settings)
+    assert done.code == 0, done.err
+    assert table_of(cli(*asked)) == table, "two of a cache and one made are the same"
+    of_val = table_of(cli(*asked, "--subset", "val", "--picture", "00005"))
+    assert "toy:combo val, 3 pictures" in of_val["title"] and (run / f"masks-{DATA}-val.png").is_file()
+
+
+def test_masks_of_a_cache_take_the_place_of_the_training_s(cli, run, tmp_path, own_data):
+    settings = [word for key, value in COARSE.items() for word in ("--set", f"{key}={json.dumps(value)}")]
+    done = cli("propose", "superpixels", "--data", "toy", "--limit", "2", "--workers", "1", *settings)
+    assert done.code == 0, done.err
+    (cache,) = (tmp_path / "datasets" / "toy" / "proposals").iterdir()
+    asked = ("report", run, "--figures", "masks", "--proposals", cache, "-f", "json", *GPUS)
+    assert sum(row["masks"] for row in table_of(cli(*asked, "--limit", "2"))["rows"]) <= 12
+    missing = cli(*asked, "--limit", "3")
+    assert missing.code == 3 and "there are no proposals of picture" in " ".join(missing.err.split())
+    wrong = cli(*asked, "--subset", "val")
+    assert wrong.code == 3
+    typo = cli("report", run, "--figures", "masks", "--proposals", "superpixel", *GPUS)
+    assert typo.code == 2 and "Did you mean 'superpixels'?" in typo.err

@@ -85,6 +85,11 @@ class Pictures:
         label = Path(self.choice.label.replace(":", "-").replace("/", "-")).name
         return f"{figure}-{label}-{self.data.name}" + ("-proposals" if self.store else "")
 
+    def path(self, figure: str, out: Path | None, run: Path, several: bool) -> Path:
+        """File of a figure of one run: in its folder, or in `out`, where those of several runs have their names."""
+        name = self.stem(figure) + (f"-{run.name}" if out and several else "")
+        return (out or run) / f"{name}.png"
+
 
 def named_runs(request: FigureRequest, folders: Folders) -> list[Run]:
     """Open the runs of a request, each once.
