@@ -2,8 +2,9 @@
 
 import contextlib
 import json
+import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -76,7 +77,7 @@ class Entry:
         return replace(self, label=None, label_sha=None, pixels=[], seen={})
 
 
-_FIELDS = {f.name for f in fields(Entry)}
+_FIELDS = dict.fromkeys(f.name for f in fields(Entry))
 
 
 def index_path(root: Path, subset: str) -> Path:
@@ -103,7 +104,8 @@ def read_index(root: Path, subset: str, key: str | None = None) -> dict[str, Ent
         header = json.loads(lines[0]) if lines else {}
         if key is not None and header.get("key") != key:
             return {}
-        entries = [Entry(**{k: v for k, v in json.loads(line).items() if k in _FIELDS}) for line in lines[1:]]
+        shared = _Shared()
+        entries = [Entry(**shared.parts(json.loads(line))) for line in lines[1:]]
     except (json.JSONDecodeError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path}: the index is damaged ({error}).", f"Remove it and prepare again: ovseg prepare {root.name}"
@@ -136,8 +138,25 @@ def append(stream: IO[str], entry: Entry) -> None:
     stream.flush()
 
 
+class _Shared:
+    """Lets records of one archive share what they have in common: a data set may have a million of them."""
+
+    def __init__(self) -> None:
+        self._inputs: dict[str, list[list[Any]]] = {}
+
+    def parts(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Return the known fields of a record."""
+        parts = {name: value for name, value in record.items() if name in _FIELDS}
+        if "image_at" in parts:
+            parts["inputs"] = self._inputs.setdefault(str(parts.get("inputs")), parts.get("inputs", []))
+            for name in ("image", "masks"):
+                parts[name] = sys.intern(parts[name]) if isinstance(parts.get(name), str) else parts.get(name)
+        return parts
+
+
 def _line(entry: Entry) -> str:
-    record = {k: v for k, v in asdict(entry).items() if v is not None}
+    values = ((name, getattr(entry, name)) for name in _FIELDS)
+    record = {name: value for name, value in values if value is not None and value != [] and value != {}}
     record.setdefault("label", None)
     return json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n"
 
