@@ -7,23 +7,21 @@ ends. Listings are kept beside the records of a data set: an archive of the same
 """
 
 import hashlib
-import io
 import json
 import os
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from pathlib import Path
+from typing import BinaryIO
 
 from ovseg_cli.core.data.archive import AGAIN, ArchiveMember
+from ovseg_cli.core.data.members import BoundedReads, Broken, require_tar_end, tar_refusal
 from ovseg_cli.core.data.problems import Problem
 from ovseg_cli.core.files import write_text
 
 MAX_MEMBERS = 1_000_000
 """Of one archive; an official one of SA-1B has about 22 000."""
-MAX_HEADER = 1 << 20
-"""Bytes of one header; longer names than that are an attack on the memory."""
 
 _SCHEMA = 1
 _SHOWN = 5  # evil members of one archive that are named one by one
@@ -97,14 +95,14 @@ def _scan(path: Path, facts: os.stat_result) -> Listing:
     with open(path, "rb") as stream:
         try:
             for info in _headers(stream):
-                problem = _refusal(info)
+                problem = tar_refusal(info)
                 if problem:
                     evil.append(Problem(f"{path}, member {info.name!r}", problem, AGAIN))
                 elif info.isreg():
                     listing.members.append(ArchiveMember(str(path), info.name, info.offset_data, info.size))
                 if len(listing.members) > MAX_MEMBERS:
-                    raise _Broken(f"holds more than {MAX_MEMBERS:,} files")
-        except (tarfile.TarError, _Broken, ValueError, OverflowError, EOFError) as error:
+                    raise Broken(f"holds more than {MAX_MEMBERS:,} files")
+        except (tarfile.TarError, Broken, ValueError, OverflowError, EOFError) as error:
             whole = len(listing.members)
             kept = f"; {'1 file is' if whole == 1 else f'{whole:,} files are'} whole before that" if whole else ""
             evil.insert(0, Problem(str(path), f"the archive {error}{kept}", AGAIN))
@@ -114,90 +112,29 @@ def _scan(path: Path, facts: os.stat_result) -> Listing:
     return listing
 
 
-class _Broken(Exception):
-    """What is wrong with an archive, as the end of a sentence."""
-
-
 def _headers(stream: BinaryIO) -> Iterator[tarfile.TarInfo]:
     """Yield every header whose member is whole, and look how the archive ends, which tarfile takes as it comes."""
     size = os.fstat(stream.fileno()).st_size
     if not size:
-        raise _Broken("is empty (0 bytes)")
-    bounded = _Headers(stream)
+        raise Broken("is empty (0 bytes)")
+    bounded = BoundedReads(stream)
     try:
         tar = tarfile.open(fileobj=bounded, mode="r:")
     except tarfile.ReadError as error:
         what = "is cut off within its first header" if size < tarfile.BLOCKSIZE else "is no plain tar file"
-        raise _Broken(what) from error
+        raise Broken(what) from error
     with tar:
         while True:
             try:
                 info = tar.next()
             except tarfile.ReadError as error:
-                raise _Broken(f"is cut off or damaged after {size:,} bytes ({error})") from error
+                raise Broken(f"is cut off or damaged after {size:,} bytes ({error})") from error
             if info is None:
                 break
             tar.members.clear()  # type: ignore[attr-defined]  # nothing is kept but what the caller keeps
             end = info.offset_data + (info.size if info.isreg() else 0)
             if end > size:
                 what = f"is cut off: '{info.name}' should end at byte {end:,}, the file ends at {size:,}"
-                raise _Broken(what)
+                raise Broken(what)
             yield info
-        _require_end(stream, tar.offset, size)
-
-
-def _require_end(stream: BinaryIO, at: int, size: int) -> None:
-    """A tar ends with a block of zeros (by rule two); tarfile takes a cut or a damaged header for the end as well."""
-    stream.seek(at)
-    block = stream.read(tarfile.BLOCKSIZE)
-    if not block:
-        raise _Broken(f"is cut off: it ends at byte {size:,} without the mark that ends a tar file")
-    if len(block) < tarfile.BLOCKSIZE and block.strip(b"\0"):
-        raise _Broken(f"is cut off within the header at byte {at:,}")
-    if block.strip(b"\0"):
-        raise _Broken(f"is damaged: the header at byte {at:,} is none")
-
-
-def _refusal(info: tarfile.TarInfo) -> str | None:
-    """Say why a member is refused; None for regular files and folders."""
-    name = info.name
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        return "its name is not UTF-8"
-    if name.startswith(("/", "\\")) or PurePosixPath(name).is_absolute() or name[1:3] in (":/", ":\\"):
-        return "its name is an absolute path"
-    if ".." in name.replace("\\", "/").split("/"):
-        return "its name leads out of the folder"
-    if not name.isprintable() or len(name) > 1024:
-        return "its name is too long or holds control characters"
-    if info.issym() or info.islnk():
-        return f"it is a link to {info.linkname!r}"
-    if info.issparse():
-        return "it is stored sparse"
-    return None if info.isreg() or info.isdir() else "it is neither a file nor a folder"
-
-
-class _Headers(io.RawIOBase):
-    """A file that gives tarfile headers of a bounded length only."""
-
-    def __init__(self, stream: BinaryIO):
-        super().__init__()
-        self._stream = stream
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._stream.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._stream.tell()
-
-    def read(self, count: int = -1) -> Any:
-        if count < 0 or count > MAX_HEADER:
-            raise _Broken(f"holds a header of {count:,} bytes, the limit is {MAX_HEADER:,}")
-        return self._stream.read(count)
+        require_tar_end(stream, tar.offset, size)
