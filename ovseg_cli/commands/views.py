@@ -177,14 +177,17 @@ def show_prepared(report: "PreparedReport", as_json: bool) -> None:
     for subset, count in report.images.items():
         expected = report.expected.get(subset)
         of = f" of the official {expected:,}" if expected and expected != count else ""
-        out.print(f"  {subset}: {count:,} pictures{of}, {_ignored(report, subset)} without a class", markup=False)
+        out.print(f"  {subset}: {count:,} pictures{of}{_ignored(report, subset)}", markup=False)
     out.print(f"  folder {report.root}, fingerprint {report.fingerprint[:12]}", markup=False)
 
 
 def _ignored(report: "PreparedReport", subset: str) -> str:
+    """How many pixels have no class, as the end of a sentence; nothing for data without classes."""
+    if not report.pixels.get(subset):
+        return ""
     ignored = report.ignored.get(subset, 0)
-    total = ignored + sum(report.pixels.get(subset, []))
-    return f"{100 * ignored / max(total, 1):.1f} % of the pixels"
+    total = ignored + sum(report.pixels[subset])
+    return f", {100 * ignored / max(total, 1):.1f} % of the pixels without a class"
 
 
 def show_plan(plan: "PreparePlan", as_json: bool) -> None:

@@ -32,6 +32,7 @@ from ovseg_cli.core.data.specs import aliases, load_spec, spec_names
 from ovseg_cli.core.errors import DataError, UsageError
 from ovseg_cli.core.files import digest_of
 from ovseg_cli.core.registry import GENERATORS, lookup
+from ovseg_cli.core.reporter import Reporter, Silent
 from ovseg_cli.core.runtime import Folders
 
 
@@ -77,7 +78,14 @@ class Job:
         return {stem: entry for stem, entry in found if entry and maker.is_done(by_stem[stem], entry)}
 
 
-def make_job(spec: Spec, folders: Folders, source: Path | None = None, write: bool = True, link: bool = True) -> Job:
+def make_job(
+    spec: Spec,
+    folders: Folders,
+    source: Path | None = None,
+    write: bool = True,
+    link: bool = True,
+    reporter: Reporter | None = None,
+) -> Job:
     """Plan a preparation.
 
     Args:
@@ -86,6 +94,7 @@ def make_job(spec: Spec, folders: Folders, source: Path | None = None, write: bo
         source: Folder of the original files; None takes the folder of the last preparation. Drawn data has none.
         write: False only judges.
         link: Link pictures to their source; False copies them.
+        reporter: Shows that archives are read.
 
     Raises:
         DataError: No source is known, it is missing, or no known layout is in it.
@@ -106,7 +115,7 @@ def make_job(spec: Spec, folders: Folders, source: Path | None = None, write: bo
         )
     found = find_layout(spec, source)
     found = replace(found, base=found.base.absolute())  # records hold paths: however the folder is typed, they agree
-    return _converted(spec, root, source, found, write, link)
+    return _converted(spec, root, source, found, write, link, reporter or Silent())
 
 
 def estimate_bytes(job: Job, todo: dict[str, list[Item]]) -> int:
@@ -156,11 +165,11 @@ def _drawn(spec: Spec, folders: Folders, source: Path | None, write: bool) -> Jo
     return job
 
 
-def _converted(spec: Spec, root: Path, source: Path, found: Found, write: bool, link: bool) -> Job:
+def _converted(spec: Spec, root: Path, source: Path, found: Found, write: bool, link: bool, reporter: Reporter) -> Job:
     key = digest_of(["key-1", spec.digest(), found.layout.id])
     job = Job(spec, root, key, source=source.absolute(), layout=found.layout.id)
     for subset in found.subsets:
-        listings = _listings(found, subset, root)
+        listings = _listings(found, subset, root, reporter)
         pairing = pair(found, subset, listings)
         job.listings.extend(listings)
         job.problems.extend(pairing.problems)
@@ -172,9 +181,11 @@ def _converted(spec: Spec, root: Path, source: Path, found: Found, write: bool, 
     return job
 
 
-def _listings(found: Found, subset: str, root: Path) -> list[Listing]:
+def _listings(found: Found, subset: str, root: Path, reporter: Reporter) -> list[Listing]:
     pattern = found.layout.subsets[subset].archives
-    return [list_archive(path, root) for path in sorted(found.base.glob(pattern))] if pattern else []
+    archives = sorted(found.base.glob(pattern)) if pattern else []
+    tracked = reporter.track(archives, f"archives of {subset}", len(archives)) if archives else ()
+    return [list_archive(path, root) for path in tracked]
 
 
 def _maker(spec: Spec, root: Path, subset: str, found: Found, write: bool, link: bool) -> Maker:

@@ -109,7 +109,7 @@ def prepare(
     started = time.monotonic()
     if check_only:
         return _check(spec, folders, source, reporter, workers, started, allow_missing)
-    job = make_job(spec, folders, source)
+    job = make_job(spec, folders, source, reporter=reporter)
     _require_counts(job, allow_missing)
     with folder_lock(job.root, f"preparing {spec.name}"):
         require_own_folder(job.root)
@@ -268,7 +268,7 @@ def _check(
 ) -> PreparedReport:
     """Check the source's files, or the prepared ones, writing nothing."""
     if source is not None:
-        job = make_job(spec, folders, source, write=False)
+        job = make_job(spec, folders, source, write=False, reporter=reporter)
         _require_counts(job, allow_missing)
         return _check_source(job, reporter, workers, started)
     root = data_root(folders, spec.name)
