@@ -193,5 +193,32 @@ def test_pictures_without_labels_train_and_what_needs_labels_refuses_them(
     assert refused.code == 3 and "no labels to train on" in refused.err, refused.err
     refused = train(cli, place, "--data", "bare.toml", "--proposals", "ground-truth")
     assert refused.code == 3 and "no labels, which ground-truth needs" in refused.err, refused.err
+
+
+@pytest.mark.parametrize(
+    ("val", "says"),
+    [("", "no subset 'val' to score the seeds on"), ("val", "subset 'val' has no labels to score the seeds on")],
+)
+def test_seeds_without_anything_to_score_are_refused_first(
+    cli: Callable[..., Answer], place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, val: str, says: str
+) -> None:
+    monkeypatch.setenv("OVSEG_DATA", str(tmp_path / "data"))
+    spec = BARE
+    if val:
+        spec = spec.replace("train = { images = 8 }", "train = { images = 8 }, val = { images = 2 }")
+        spec = spec.replace('{stem}.png" } }', '{stem}.png" }, val = { images = "images/val/{stem}.png" } }')
+    (tmp_path / "bare.toml").write_text(spec)
+    assert cli("prepare", "bare.toml", "--source", str(place / "source"), "--workers", "1").code == 0
     refused = train(cli, place, "--data", "bare.toml", "--seeds", "2", "--proposals", "superpixels")
-    assert refused.code == 3 and "no subset 'val' to score the seeds on" in refused.err, refused.err
+    assert refused.code == 3 and says in refused.err and not (tmp_path / "runs").exists(), refused.err
+
+
+def test_seeds_go_on_with_the_masks_of_the_first(cli: Callable[..., Answer], place: Path, tmp_path: Path) -> None:
+    done = train(cli, place, "--proposals", "superpixels", "--seeds", "1")
+    assert done.code == 0, done.err
+    more = cli("train", "pixelclip", "--seeds", "2", "--resume", "--gpus", "0")
+    assert more.code == 0, more.err
+    (family,) = (tmp_path / "runs").iterdir()
+    first, second = (tomllib.loads((family / seed / "config.toml").read_text()) for seed in ("seed-0", "seed-1"))
+    assert second["training"] == {**first["training"], "seed": 1} and first["training"]["proposals"] == "superpixels"
+    assert weights(family / "seed-0") == weights(only_run(place)) != weights(family / "seed-1")

@@ -107,6 +107,9 @@ class MethodSeeds:
         if SCORE_SUBSET not in prepared.subsets:
             what = f"{prepared.root}: there is no subset '{SCORE_SUBSET}' to score the seeds on."
             raise DataError(what, "Train without --seeds, and score with --subset.")
+        if not prepared.subset(SCORE_SUBSET).has_labels:
+            what = f"{prepared.root}: the subset '{SCORE_SUBSET}' has no labels to score the seeds on."
+            raise DataError(what, "Train without --seeds, and score with --data.")
         return choice.label
 
     def plan(self, request: MethodRequest, folders: Folders, reporter: Reporter) -> dict[str, Any]:
