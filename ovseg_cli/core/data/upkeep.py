@@ -117,11 +117,11 @@ def free_bytes(root: Path) -> int:
     return shutil.disk_usage(there).free
 
 
-def require_space(root: Path, need: int) -> None:
-    """Refuse to begin what the disk cannot hold."""
+def require_space(root: Path, need: int, work: str = "preparing") -> None:
+    """Refuse to begin what the disk cannot hold; `work` is what needs the bytes, as the begin of a sentence."""
     free = free_bytes(root)
     if need and need + _SPARE > free:
         raise MachineError(
-            f"{root}: preparing needs about {(need + _SPARE) / 1e9:.2f} GB, {free / 1e9:.2f} GB are free.",
+            f"{root}: {work} needs about {(need + _SPARE) / 1e9:.2f} GB, {free / 1e9:.2f} GB are free.",
             "Free some space, or choose another disk with --data-root.",
         )
