@@ -110,7 +110,7 @@ def patched() -> Iterator[pytest.MonkeyPatch]:
         patch.setattr(plan, "QUICK_IMAGES", 6)
         patch.setattr(plan, "TRAINING", SHORT)
         patch.setattr(plan, "QUICK_MAFT", {"host": STEP, "proposals": "live", **STEP})
-        patch.setattr(plan, "QUICK_ONE_STAGE", STEP)
+        patch.setattr(plan, "QUICK_ITERATIONS", STEP)
         patch.setattr(training, "subprocess", forking)
         patch.setattr(constants, "HF_HUB_OFFLINE", True)
         for variable in ("OVSEG_DATA", "OVSEG_RUNS"):

@@ -32,7 +32,7 @@ def outcome(world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     patch.setenv("OVSEG_CACHE", "cache")
     patch.setattr(plan, "QUICK_IMAGES", 12)
     patch.setattr(plan, "QUICK_MAFT", SHORT_MAFT)
-    patch.setattr(plan, "QUICK_ONE_STAGE", SHORT)
+    patch.setattr(plan, "QUICK_ITERATIONS", SHORT)
     patch.setattr(training, "subprocess", forking)
     answer = run_command("demo", "--quick", "--gpus", "0", "--json")
     assert answer.code == 0, answer.err
@@ -132,7 +132,7 @@ def test_full_demo_trains_each_seed_once(tmp_path: Path, monkeypatch: pytest.Mon
     short = {"iterations": 2, "batch_size": 4, "warmup": 1, "workers": 0, "figure_scenes": 2}
     monkeypatch.setattr(plan, "TRAINING", short)
     monkeypatch.setattr(plan, "QUICK_MAFT", SHORT_MAFT)
-    monkeypatch.setattr(plan, "QUICK_ONE_STAGE", SHORT)
+    monkeypatch.setattr(plan, "QUICK_ITERATIONS", SHORT)
     request = plan.DemoRequest(tmp_path / "demo", quick=True, full_seeds=2, words="lava, snow", gpus=0)
     table = run.run_demo(request, Silent()).tables[0].records()
     assert [row["seeds"] for row in table] == ["0 1"] * len(plan.rows_of(request))
@@ -153,7 +153,7 @@ def test_pictures_show_what_was_scored(outcome: tuple[Path, dict], monkeypatch: 
     place, document = outcome
     monkeypatch.chdir(place)
     monkeypatch.setattr(plan, "QUICK_MAFT", SHORT_MAFT)
-    monkeypatch.setattr(plan, "QUICK_ONE_STAGE", SHORT)
+    monkeypatch.setattr(plan, "QUICK_ITERATIONS", SHORT)
     request = plan.DemoRequest(Path("ovseg-demo"), quick=True, gpus=0)
     (tuned,) = training.trained_runs(["toy-clip"], request, Silent())
     for row, scored in zip(plan.rows_of(request), document["tables"][0]["rows"], strict=True):
@@ -164,3 +164,11 @@ def test_pictures_show_what_was_scored(outcome: tuple[Path, dict], monkeypatch: 
         ids = model.segment(data.image(0), model.query(choice.spec.vocabulary(choice.split))).label_map
         mine = count(torch.from_numpy(ids.astype("int64")), data[0].label, result.num_classes, 255)
         assert (mine.matrix() == result.counts[0].matrix()).all()
+
+
+def test_the_whole_demo_has_every_family_and_the_quick_one_the_first_of_each_kind() -> None:
+    whole, quick = (plan.DemoRequest(Path("ovseg-demo"), quick=is_quick) for is_quick in (False, True))
+    assert [job.method for job in plan.jobs_of(whole)] == ["maft"] * 3 + ["pixelclip", "zegclip", "tagclip"]
+    assert [job.method for job in plan.jobs_of(quick)] == ["maft", "zegclip", "tagclip"]
+    assert {row.trained for row in plan.rows_of(whole)} - {None} == {job.name for job in plan.jobs_of(whole)}
+    assert plan.SAME_PATH.settings == {"variant": "value-cls"}, "PixelCLIP's own reading of CLIP"

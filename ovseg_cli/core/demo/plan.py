@@ -18,9 +18,10 @@ TRAINING: dict[str, Any] = {}  # settings of the toy CLIPs beside their seed: no
 HOSTS = ("freeseg", "zegformer", "zsseg")
 MAFT: dict[str, Any] = {}  # settings of MAFT and its host step: none, the toy world's recipe
 QUICK_MAFT: dict[str, Any] = {"host": {"iterations": 30}, "iterations": 15}
-QUICK_ONE_STAGE: dict[str, Any] = {"iterations": 15}
+QUICK_ITERATIONS: dict[str, Any] = {"iterations": 15}
 """Under `--quick`: enough to see that everything runs, not enough to learn."""
 ONE_STAGE = ("zegclip", "tagclip")
+LABEL_FREE = "pixelclip"
 
 Part = Literal["host", "frozen", "tuned"]
 
@@ -67,11 +68,15 @@ DENSE_ROWS = (
 
 
 ONE_STAGE_ROWS = tuple(Row(METHODS[name].title, name, trained=name) for name in ONE_STAGE)
+LABEL_FREE_ROW = Row(f"{METHODS[LABEL_FREE].title} (no labels)", LABEL_FREE, trained=LABEL_FREE)
+SAME_PATH = DENSE_ROWS[2]
+"""CLIP read as PixelCLIP reads it, before it is trained."""
 
 
 def rows_of(request: "DemoRequest") -> tuple[Row, ...]:
-    """All rows of a demo: dense ones, those of its hosts, one-stage methods."""
-    return (*DENSE_ROWS, *(row for host in request.hosts for row in host_rows(host)), *ONE_STAGE_ROWS)
+    """All rows of a demo: dense ones, those without labels, those of its hosts, one-stage methods."""
+    without_labels = (LABEL_FREE_ROW,) if request.label_free else ()
+    return (*DENSE_ROWS, *without_labels, *(row for host in request.hosts for row in host_rows(host)), *ONE_STAGE_ROWS)
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,11 @@ class DemoRequest:
     def hosts(self) -> tuple[str, ...]:
         """Hosts that are trained; `--quick` takes the first."""
         return HOSTS[:1] if self.quick else HOSTS
+
+    @property
+    def label_free(self) -> tuple[str, ...]:
+        """Methods that are trained without labels; `--quick` leaves them out, whose masks have to be made first."""
+        return () if self.quick else (LABEL_FREE,)
 
     @property
     def folders(self) -> Folders:
@@ -126,9 +136,9 @@ class Job:
 def jobs_of(request: DemoRequest) -> tuple[Job, ...]:
     """All trainings of a demo for one CLIP."""
     tuned = QUICK_MAFT if request.quick else MAFT
-    one_stage = QUICK_ONE_STAGE if request.quick else {}
+    others = QUICK_ITERATIONS if request.quick else {}
     hosts = (Job(host, "maft", tuned) for host in request.hosts)
-    return (*hosts, *(Job(name, name, one_stage) for name in ONE_STAGE))
+    return (*hosts, *(Job(name, name, others) for name in (*request.label_free, *ONE_STAGE)))
 
 
 def eval_request(row: Row, clip: str, seed: int, tuned: Mapping[str, Path], request: DemoRequest) -> EvalRequest:

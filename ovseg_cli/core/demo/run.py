@@ -23,8 +23,10 @@ from ovseg_cli.core.demo.pictures import (
 from ovseg_cli.core.demo.plan import (
     DATA,
     DENSE_ROWS,
+    LABEL_FREE_ROW,
     ONE_STAGE,
     ONE_STAGE_ROWS,
+    SAME_PATH,
     DemoRequest,
     Row,
     eval_request,
@@ -86,7 +88,7 @@ def run_demo(request: DemoRequest, reporter: Reporter) -> DemoOutcome:
         clips = [str(trained_clip(seed, request, reporter)) for seed in range(request.full_seeds)]
     reporter.say(
         f"{steps - 2}/{steps} train: {', '.join(request.hosts)} on seen classes (step 1), MAFT on their masks "
-        f"(step 2), {', '.join(ONE_STAGE)}"
+        f"(step 2), {', '.join((*request.label_free, *ONE_STAGE))}"
     )
     tuned = trained_runs(clips, request, reporter)
     rows = rows_of(request)
@@ -125,11 +127,12 @@ def _scored(
 
 
 def _tables(rows: Sequence[Row], groups: Sequence[Group], request: DemoRequest) -> list[Table]:
-    """All rows; then each family against its base: CLIP, frozen CLIP on a host's masks, ZegCLIP."""
+    """All rows; then each family against its base: CLIP, PixelCLIP's untrained form, frozen CLIP on masks, ZegCLIP."""
     view = View()
     title = "Toy world, unseen classes by combination" + (" (mean of seeds)" if len(groups[0]) > 1 else "")
     tables = [result_table(groups, view, title, [row.caption for row in rows])]
-    for family in (DENSE_ROWS, *(host_rows(host) for host in request.hosts), ONE_STAGE_ROWS):
+    without_labels = ((SAME_PATH, LABEL_FREE_ROW),) if request.label_free else ()
+    for family in (DENSE_ROWS, *without_labels, *(host_rows(host) for host in request.hosts), ONE_STAGE_ROWS):
         pairs = [(row, group) for row, group in zip(rows, groups, strict=True) if row in family]
         base = next((pair for pair in pairs if pair[0].part == "frozen"), pairs[0])
         others = [pair for pair in pairs if pair is not base]
