@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from ovseg_cli.core.runtime import Folders
 
 Format = Literal["rich", "markdown", "latex", "csv", "json"]
-Figures = Literal["mask-sensitivity", "trusty-map", "compare", "masks", "clusters"]
-OF_MASKS = ("mask-sensitivity", "masks")
+Figures = Literal["mask-sensitivity", "trusty-map", "compare", "masks", "clusters", "nearest"]
+OF_MASKS = ("mask-sensitivity", "masks", "nearest")
 """Figures that are given masks."""
-OF_PICTURES = ("compare", "masks", "clusters")
+OF_PICTURES = ("compare", "masks", "clusters", "nearest")
 """Figures for which pictures can be chosen by name."""
 
 
@@ -51,7 +51,8 @@ def report(
             "right to wrong, of the model of each RUN. trusty-map: where a run of tagclip trusts that it sees "
             "what it was trained on, and what that changes. compare: some pictures, their ground truth and the classes "
             "that the model of each RUN finds. Of runs of pixelclip: masks, those that it learned from, one by one and "
-            "grouped by its learned prompts; clusters, pictures that the prompts of each RUN part.",
+            "grouped by its learned prompts; clusters, pictures that the prompts of each RUN part; nearest, the class "
+            "names nearest to each prompt, and pictures in the colours of these names.",
         ),
     ] = None,
     data: options.Data = None,
@@ -61,7 +62,7 @@ def report(
         typer.Option(
             metavar="GENERATOR|CACHE",
             help="With --figures mask-sensitivity: masks of a cache instead of changed ground-truth regions; with "
-            "masks: others than those of the run's training.",
+            "masks and nearest: others than those of the run's training.",
         ),
     ] = None,
     limit: Annotated[
@@ -148,6 +149,10 @@ def _draw(figure: Figures, wanted: "FigureRequest", places: "Folders", reporter:
         from ovseg_cli.core.report.prompt_masks import report_masks
 
         return report_masks(wanted, places, reporter)
+    if figure == "nearest":
+        from ovseg_cli.core.report.prompt_nearest import report_nearest
+
+        return report_nearest(wanted, places, reporter)
     if figure == "clusters":
         from ovseg_cli.core.report.prompt_clusters import report_clusters
 

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from ovseg_cli.core.methods.build import build_method, choose_model
+from ovseg_cli.core.proposals.superpixels import Superpixels
 from ovseg_cli.core.report.prompt_models import first_prompts, load_prompts
 from ovseg_cli.core.reporter import Silent
 from tests.commands.prompt_runs import make_run
@@ -63,7 +64,7 @@ def test_first_prompts_are_those_that_every_training_begins_with(tmp_path):
     assert not torch.allclose(first_prompts(models[1]), models[1].prompts, atol=1e-4)
 
 
-@pytest.mark.parametrize("figure", ["clusters", "masks"])
+@pytest.mark.parametrize("figure", ["clusters", "masks", "nearest"])
 def test_runs_without_learned_prompts_are_refused_before_anything_is_loaded(cli, run, world, tmp_path, figure):
     other = shutil.copytree(min((world / "runs").glob("maskclip-*")), tmp_path / "runs" / "mask")
     answer = cli("report", run, other, "--figures", figure, *GPUS)
@@ -91,7 +92,7 @@ def own_data(world, tmp_path, monkeypatch):
     monkeypatch.setenv("OVSEG_DATA", str(tmp_path / "datasets"))
 
 
-def test_masks_are_those_of_the_training_made_where_no_cache_has_them(cli, tmp_path, own_data):
+def test_masks_are_those_of_the_training_made_where_no_cache_has_them(cli, tmp_path, own_data, monkeypatch):
     run = make_run(tmp_path, training={"proposal_settings": COARSE})
     asked = ("report", run, "--figures", "masks", "--limit", "3", "-f", "json", *GPUS)
     made = cli(*asked)
@@ -104,6 +105,10 @@ def test_masks_are_those_of_the_training_made_where_no_cache_has_them(cli, tmp_p
     done = cli("propose", "superpixels", "--data", "toy", "--limit", "2", "--workers", "1", *settings)
     assert done.code == 0, done.err
     assert table_of(cli(*asked)) == table, "two of a cache and one made are the same"
+    made_for = []
+    generate = Superpixels.generate
+    monkeypatch.setattr(Superpixels, "generate", lambda *given: made_for.append(1) or generate(*given))
+    assert table_of(cli(*asked)) == table and len(made_for) == 1, "what a cache has is not made again"
     of_val = table_of(cli(*asked, "--subset", "val", "--picture", "00005"))
     assert "toy:combo val, 3 pictures" in of_val["title"] and (run / f"masks-{DATA}-val.png").is_file()
 
@@ -121,3 +126,21 @@ def test_masks_of_a_cache_take_the_place_of_the_training_s(cli, run, tmp_path, o
     assert wrong.code == 3
     typo = cli("report", run, "--figures", "masks", "--proposals", "superpixel", *GPUS)
     assert typo.code == 2 and "Did you mean 'superpixels'?" in typo.err
+
+
+def test_nearest_names_count_masks_where_a_cache_has_them(cli, tmp_path, own_data):
+    run = make_run(tmp_path, training={"proposal_settings": COARSE})
+    asked = ("report", run, "--figures", "nearest", "--limit", "2", "-f", "json", *GPUS)
+    bare = table_of(cli(*asked))
+    assert len(bare["rows"]) == 12 and "masks" not in bare["rows"][0]
+    assert sum(row["pixels"] for row in bare["rows"]) == pytest.approx(100)
+    assert sum(row["pixel_count"] for row in bare["rows"]) == 2 * 96 * 96
+    assert (run / f"nearest-{DATA}-val.png").is_file()
+    settings = [word for key, value in COARSE.items() for word in ("--set", f"{key}={json.dumps(value)}")]
+    made = cli(
+        "propose", "superpixels", "--data", "toy", "--subset", "val", "--limit", "2", "--workers", "1", *settings
+    )
+    assert made.code == 0, made.err
+    counted = table_of(cli(*asked))
+    assert 0 < sum(row["masks"] for row in counted["rows"]) <= 12
+    assert [row["name_1"] for row in counted["rows"]] == [row["name_1"] for row in bare["rows"]]

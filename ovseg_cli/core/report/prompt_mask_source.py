@@ -37,6 +37,10 @@ class CachedMasks:
         image, _ = read_picture(data, place, False)
         return self.store.read_entry(data.names[place], image)
 
+    def has_all(self, data: SegmentationData) -> bool:
+        """Whether the cache has the masks of every picture."""
+        return all(self.store.is_whole(name) for name in data.names)
+
 
 class GeneratedMasks:
     """Masks of a generator: read where a cache of these very settings has them, else made and not kept.
@@ -53,9 +57,13 @@ class GeneratedMasks:
 
     @cached_property
     def _store(self) -> ProposalStore | None:
-        key: dict[str, Any] = {"settings": self.plan.config.model_dump(mode="json"), "labels": self.plan.labels}
-        key |= {"version": self.plan.generator_class.version, "data_fingerprint": self._pictures.fingerprint}
         subset, data = self.plan.request.subset, self.plan.data.spec.name
+        key: dict[str, Any] = {
+            "settings": self.plan.config.model_dump(mode="json"),
+            "labels": self.plan.labels,
+            "version": self.plan.generator_class.version,
+            "data_fingerprint": self._pictures.data.subset_fingerprint(subset),
+        }
         if self.plan.model is not None:
             key |= {"weights": self._generator.weights, "vocabulary": self._generator.vocabulary}
         for store in caches(self.folders, data, subset):
@@ -86,6 +94,11 @@ class GeneratedMasks:
         own = self._pictures.names.index(name)
         image, label = read_picture(self._pictures, own, self._generator.needs_labels)
         return Entry.of(name, image_digest(image), self._generator.generate(image, label))
+
+    def has_all(self, data: SegmentationData) -> bool:
+        """Whether a cache has the masks of every picture, so that none need be made."""
+        store = self._store
+        return store is not None and all(store.is_whole(name) for name in data.names)
 
 
 MaskSource = CachedMasks | GeneratedMasks

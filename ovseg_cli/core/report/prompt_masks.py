@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from ovseg_cli.core.data.dataset import SegmentationData
 from ovseg_cli.core.nn.mask_groups import OnGrid
+from ovseg_cli.core.proposals.filling import read_picture
 from ovseg_cli.core.report.cells import Cell, Column, Table
 from ovseg_cli.core.report.figure_inputs import (
     LIMIT,
@@ -104,7 +105,7 @@ def part_of(method: Any, source: MaskSource, data: SegmentationData, place: int)
 
     Where the method keeps the aspect ratio it is resized as for scoring; else the method squeezes it itself.
     """
-    image = torch.from_numpy(data.image(place).transpose(2, 0, 1).copy())
+    image, _ = read_picture(data, place, False)
     size = int(image.shape[1]), int(image.shape[2])
     if method.config.resize == "short-side":
         size = method.resize_rule().size(*size)
