@@ -22,6 +22,9 @@ from ovseg_cli.core.methods.base import Method, MethodConfig, Source
 from ovseg_cli.core.methods.windows import score_windows, windows_of
 from ovseg_cli.core.types import DensePrediction, Prediction, TextFeatures, WindowPrediction
 
+EPSILON = 1e-12
+"""Shortest length that is divided by, as in `F.normalize`."""
+
 
 class DenseConfig(MethodConfig):
     """Settings of methods that score each patch."""
@@ -155,12 +158,16 @@ class DenseMethod(Method):
         return inputs.normalise(resized, self.clip.mean, self.clip.std)
 
     def score(self, images: Tensor, text: Tensor) -> Tensor:
-        """Return cosines (B, M, h, w) of (B, 3, H, W) normalised images and (M, D) text features."""
-        maps = self.features(images).permute(0, 3, 1, 2)
-        if self.config.upsample_features:
-            side = self.config.upsample_features
-            maps = F.interpolate(maps, (side, side), mode="bilinear", align_corners=False)
-        return torch.einsum("bdhw,md->bmhw", F.normalize(maps, dim=1), text)
+        """Return cosines (B, M, h, w) of (B, 3, H, W) normalised images and (M, D) text features.
+
+        Where features are up-sampled, their products with the names are up-sampled in their place, which is the same
+        and less to multiply; only lengths are those of up-sampled features.
+        """
+        maps, side = self.features(images).permute(0, 3, 1, 2), self.config.upsample_features
+        if not side:
+            return torch.einsum("bdhw,md->bmhw", F.normalize(maps, dim=1), text)
+        lengths = _resized(maps, side).norm(dim=1, keepdim=True).clamp_min(EPSILON)
+        return _resized(torch.einsum("bdhw,md->bmhw", maps, text), side) / lengths
 
     def _prediction(
         self, image: Tensor, canvas: Tensor, boxes: list[inputs.Box], grids: list[Tensor]
@@ -231,3 +238,7 @@ def check_picture(image: Tensor) -> None:
     """
     if image.ndim != 3 or image.shape[0] != 3 or not image.numel():
         raise ShapeError(f"a picture must be (3, H, W) RGB with at least one pixel, but got {tuple(image.shape)}")
+
+
+def _resized(maps: Tensor, side: int) -> Tensor:
+    return F.interpolate(maps, (side, side), mode="bilinear", align_corners=False)

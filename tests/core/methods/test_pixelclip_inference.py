@@ -74,7 +74,14 @@ def test_two_steps_equal_the_published_ones_up_to_rounding(clip, height, width, 
     values = (loaded.float() - 255 * clip.mean[:, None, None]) / (255 * clip.std[:, None, None])
     expected = F.interpolate(values[None], (32, 32), mode="bilinear", align_corners=False)[0]
     grey = (method.prepare(image) - expected).abs() * 255 * clip.std[:, None, None]
-    assert float(grey.max()) <= 1.01 and float(grey.mean()) <= 0.2  # PIL rounds some bytes the other way
+    assert float(grey.max()) <= 1.01  # PIL rounds some bytes the other way
+
+
+@pytest.mark.parametrize(("size", "first"), [((96, 128), (160, 213)), ((213, 160), (96, 72)), ((60, 75), (60, 75))])
+def test_nearly_all_bytes_are_those_of_pil(size, first):
+    image = picture(*size)
+    differ = (resize_bytes(image, first) != by_pil(image, first)).double()
+    assert float(differ.mean()) <= 0.02 if size != first else not differ.any()
 
 
 def test_pictures_whose_size_stays_go_in_at_once(clip):
