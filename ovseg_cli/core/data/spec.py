@@ -31,6 +31,7 @@ class Spec(Part):
         ignore_label: Value of unlabelled pixels in converted labels; None for class-agnostic masks.
         default_split: Class split that is taken where none is named; None: all classes are seen.
         default_variant: Name variant that vocabularies take where none is named; None: the canonical names.
+        download_folder: Folder that data sets of the same files share for them; None: a folder of its own.
         generator: Name in `registry.GENERATORS` for data that is drawn instead of downloaded.
         extra: Further facts; read by people only.
     """
@@ -49,6 +50,7 @@ class Spec(Part):
     notes: list[str] = []
     disagreements: list[str] = []
     license: License | None = None
+    download_folder: Slug | None = None
     downloads: list[Download] = []
     background: Background | None = None
     subsets: dict[Slug, Subset] = {}

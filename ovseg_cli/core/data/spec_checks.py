@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ovseg_cli.core import registry
 from ovseg_cli.core.data.spec import CANONICAL, Spec, no_class
+from ovseg_cli.core.data.spec_downloads import download_problems
 from ovseg_cli.core.data.spec_encodings import Problem, encoding_problems
 from ovseg_cli.core.data.spec_models import BY_SETTING
 from ovseg_cli.core.errors import unknown_name
@@ -20,6 +21,7 @@ def problems(spec: Spec) -> Iterator[Problem]:
     yield from _variants(spec)
     yield from encoding_problems(spec)
     yield from _layouts(spec)
+    yield from download_problems(spec)
     yield from _settings(spec)
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ovseg_cli.core.data.spec_types import Part, RawId, RelativePath, Slug
+from ovseg_cli.core.data.spec_types import FileName, Md5, Part, RawId, RelativePath, Sha256, Slug, WebAddress
 
 
 class Encoding(Part):
@@ -109,9 +109,37 @@ class License(Part):
 
 
 class Download(Part):
-    """What to fetch, from which page, which file; `login` where an account or a form stands before it."""
+    """What to fetch, from which page, which file.
+
+    Attributes:
+        what: What is in it, in words.
+        page: Page for people, which offers it.
+        file: Its name; None where it is no single file.
+        login: An account or a form stands before it; it is never fetched by the program.
+        url: Address of the file itself; None where only the page is known.
+        tried: Day on which the address was last tried (2026-11-21); None: never.
+        size: Its bytes, where published; `about` roughly, where only that is known.
+        sha256, md5: Its checksums in hex, where published.
+        into: Folder below the source folder that it is unpacked into (put into, where it is no archive).
+        optional: The data set can be prepared without it.
+        note: Where address and checksum were read.
+    """
 
     what: str
     page: str
-    file: str | None = None
+    file: FileName | None = None
     login: bool = False
+    url: WebAddress | None = None
+    tried: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d$")] | None = None
+    size: Annotated[int, Field(ge=1)] | None = None
+    about: Annotated[int, Field(ge=1)] | None = None
+    sha256: Sha256 | None = None
+    md5: Md5 | None = None
+    into: RelativePath = "."
+    optional: bool = False
+    note: str | None = None
+
+    @property
+    def is_manual(self) -> bool:
+        """Whether people have to fetch it: a login stands before it, or no address is known."""
+        return self.login or self.url is None
