@@ -164,6 +164,8 @@ def _explain_trainer(name: str) -> Explanation:
 
 
 def _explain_data(spec: "Spec", split: "ClassSplit | None") -> Explanation:
+    from ovseg_cli.core.data.download_text import download_fact
+
     facts = [("task", spec.task), ("classes", str(spec.num_classes))]
     facts.append(("ignore label", "none" if spec.ignore_label is None else str(spec.ignore_label)))
     background = f"train id {spec.background.train_id}: {spec.background.meaning}" if spec.background else "none"
@@ -179,7 +181,7 @@ def _explain_data(spec: "Spec", split: "ClassSplit | None") -> Explanation:
         facts.append(("license", f"annotations: {spec.license.annotations}; images: {spec.license.images}"))
     if spec.preset.templates:
         facts.append(("templates", " | ".join(spec.preset.templates)))
-    facts += [("download", f"{d.what}: {d.page}{' (login)' if d.login else ''}") for d in spec.downloads]
+    facts += [("download", download_fact(part)) for part in spec.downloads]
     facts += [("papers disagree", text) for text in spec.disagreements]
     facts += [("note", text) for text in spec.notes]
     return Explanation(spec.name, spec.title, tuple(facts), tuple(_data_tables(spec, split)))

@@ -18,3 +18,8 @@ def prepare_command(spec: Spec, source: Path | str | None = None, known: bool = 
     if spec.generator is not None or known:
         return command
     return f"{command} --source {shlex.quote(str(source)) if source else 'DIR'}"
+
+
+def download_command(spec: Spec) -> str:
+    """Return `ovseg prepare NAME --download`."""
+    return f"ovseg prepare {shlex.quote(spec.typed)} --download"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ovseg_cli.core.data.archive_list import Listing, list_archive
 from ovseg_cli.core.data.check import is_training
-from ovseg_cli.core.data.commands import prepare_command
+from ovseg_cli.core.data.commands import download_command, prepare_command
 from ovseg_cli.core.data.convert import Converter, Drawer, Maker
 from ovseg_cli.core.data.images import encode_png
 from ovseg_cli.core.data.index import Entry, read_index
@@ -101,7 +101,7 @@ def make_job(
         UsageError: The source is the prepared folder itself, labels are stored in a way that cannot be read yet, or a
             spec of the user's own has the name of a shipped one and means something else.
     """
-    _require_own_name(spec)
+    require_own_name(spec)
     if spec.generator is not None:
         return _drawn(spec, folders, source, write)
     root = data_root(folders, spec.name)
@@ -207,7 +207,7 @@ def _dtype(spec: Spec) -> str:
     return spec.label_dtype or "uint8"
 
 
-def _require_own_name(spec: Spec) -> None:
+def require_own_name(spec: Spec) -> None:
     """Keep `datasets/NAME` and every table that says NAME for what the shipped spec of that name means."""
     if spec.typed == spec.name or spec.name not in {*spec_names(), *aliases()}:
         return
@@ -230,7 +230,9 @@ def _recorded_source(root: Path) -> Path | None:
 
 def _no_source(spec: Spec) -> DataError:
     pages = downloads(spec)
+    fetched = any(not part.is_manual for part in spec.downloads)
+    itself = f"Let it fetch them: {download_command(spec)}. Or fetch them" if fetched else "Fetch them"
     return DataError(
         f"{spec.name}: {'no folder of original files was given' if pages else 'the folder of its files is not known'}.",
-        f"{f'Fetch them ({pages}), then run' if pages else 'Run'}: {prepare_command(spec)}",
+        f"{f'{itself} ({pages}), then run' if pages else 'Run'}: {prepare_command(spec)}",
     )
