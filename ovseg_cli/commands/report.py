@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ovseg_cli.core.runtime import Folders
 
 Format = Literal["rich", "markdown", "latex", "csv", "json"]
-Figures = Literal["mask-sensitivity", "trusty-map", "compare", "masks", "clusters", "nearest"]
+Figures = Literal["mask-sensitivity", "trusty-map", "compare", "masks", "clusters", "nearest", "tsne"]
 OF_MASKS = ("mask-sensitivity", "masks", "nearest")
 """Figures that are given masks."""
 OF_PICTURES = ("compare", "masks", "clusters", "nearest")
@@ -52,7 +52,8 @@ def report(
             "what it was trained on, and what that changes. compare: some pictures, their ground truth and the classes "
             "that the model of each RUN finds. Of runs of pixelclip: masks, those that it learned from, one by one and "
             "grouped by its learned prompts; clusters, pictures that the prompts of each RUN part; nearest, the class "
-            "names nearest to each prompt, and pictures in the colours of these names.",
+            "names nearest to each prompt, and pictures in the colours of these names; tsne, prompts and class names "
+            "as points of a plane.",
         ),
     ] = None,
     data: options.Data = None,
@@ -117,6 +118,8 @@ def report(
         _refuse({"--proposals": proposals}, f"--figures {' and '.join(OF_MASKS)}")
     if figures is not None and figures not in OF_PICTURES:
         _refuse({"--picture": picture}, f"--figures {' and '.join(OF_PICTURES)}")
+    if figures == "tsne":
+        _refuse({"--subset": subset, "--limit": limit}, "figures of pictures")
     reporter = console.TerminalReporter()
     if figures is not None:
         from ovseg_cli.core.report.figure_inputs import FigureRequest
@@ -149,6 +152,10 @@ def _draw(figure: Figures, wanted: "FigureRequest", places: "Folders", reporter:
         from ovseg_cli.core.report.prompt_masks import report_masks
 
         return report_masks(wanted, places, reporter)
+    if figure == "tsne":
+        from ovseg_cli.core.report.prompt_tsne import report_tsne
+
+        return report_tsne(wanted, places, reporter)
     if figure == "nearest":
         from ovseg_cli.core.report.prompt_nearest import report_nearest
 

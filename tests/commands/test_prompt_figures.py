@@ -64,7 +64,7 @@ def test_first_prompts_are_those_that_every_training_begins_with(tmp_path):
     assert not torch.allclose(first_prompts(models[1]), models[1].prompts, atol=1e-4)
 
 
-@pytest.mark.parametrize("figure", ["clusters", "masks", "nearest"])
+@pytest.mark.parametrize("figure", ["clusters", "masks", "nearest", "tsne"])
 def test_runs_without_learned_prompts_are_refused_before_anything_is_loaded(cli, run, world, tmp_path, figure):
     other = shutil.copytree(min((world / "runs").glob("maskclip-*")), tmp_path / "runs" / "mask")
     answer = cli("report", run, other, "--figures", figure, *GPUS)
@@ -144,3 +144,20 @@ def test_nearest_names_count_masks_where_a_cache_has_them(cli, tmp_path, own_dat
     counted = table_of(cli(*asked))
     assert 0 < sum(row["masks"] for row in counted["rows"]) <= 12
     assert [row["name_1"] for row in counted["rows"]] == [row["name_1"] for row in bare["rows"]]
+
+
+def test_plane_of_prompts_and_names_with_its_coordinates(cli, run):
+    pytest.importorskip("sklearn")
+    answer = cli("report", run, "--figures", "tsne", "-f", "json", *GPUS)
+    table = table_of(answer)
+    assert len(table["rows"]) == 12 and all(row["kept"] <= 1 + 1e-6 for row in table["rows"])
+    figure = run / f"tsne-{DATA}.png"
+    assert figure.is_file() and f"wrote {figure}" in answer.err
+    document = json.loads(figure.with_suffix(".json").read_text())
+    assert document["kind"] == "ovseg-prompt-tsne" and document["tsne"]["random_state"] == 0
+    points = document["points"]
+    assert len(points["names"]) == len(document["names"]) > 20 and len(points["first"]) == len(points["learned"]) == 12
+    assert document["prompts"] == table["rows"]
+    for option in ("--limit", "3"), ("--subset", "val"), ("--picture", "00000"), ("--proposals", "superpixels"):
+        refused = cli("report", run, "--figures", "tsne", *option, *GPUS)
+        assert refused.code == 2 and f"{option[0]} belongs to" in " ".join(refused.err.split())

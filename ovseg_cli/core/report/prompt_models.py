@@ -113,7 +113,7 @@ class NamedPrompts:
     Attributes:
         names: K class names; none where the data set has no classes.
         cosines: (k, K) of each prompt and class; of several synonyms the nearest counts.
-        features: (M, D) of the names.
+        features: (K, D) of the classes, unit length; of several synonyms the mean.
     """
 
     names: tuple[str, ...]
@@ -139,6 +139,16 @@ class NamedPrompts:
         return [f"{i}: {self.names[place]}" for i, place in enumerate(self.classes)]
 
 
+def require_names(data: str, names: Sequence[str]) -> None:
+    """Refuse a data set without class names.
+
+    Raises:
+        UsageError: There are none.
+    """
+    if not names:
+        raise UsageError(f"{data} has no class names to compare prompts with.", "Name a data set with --data.")
+
+
 def named_prompts(model: PromptModel, choice: "DataChoice", folders: Folders, reporter: Reporter) -> NamedPrompts:
     """Compare the prompts of a model with the class names of a data set, in the sentences that surround the prompts."""
     if not choice.spec.classes:
@@ -147,7 +157,7 @@ def named_prompts(model: PromptModel, choice: "DataChoice", folders: Folders, re
     vocabulary = vocabulary_of(choice, EvalRequest(), type(method), model.run)
     vocabulary = replace(vocabulary, templates=tuple(method.config.prompt_templates))
     text = text_features(method.clip, vocabulary, folders.cache, reporter)
-    return NamedPrompts(vocabulary.class_names, class_cosines(model.prompts, text), text.features)
+    return NamedPrompts(vocabulary.class_names, class_cosines(model.prompts, text), _class_means(text))
 
 
 def class_cosines(prompts: Tensor, text: TextFeatures) -> Tensor:
@@ -155,3 +165,9 @@ def class_cosines(prompts: Tensor, text: TextFeatures) -> Tensor:
     cosines = prompts @ text.features.T
     best = cosines.new_full((len(prompts), text.num_classes), -torch.inf)
     return best.scatter_reduce(1, text.class_of_row.expand_as(cosines), cosines, "amax").cpu()
+
+
+def _class_means(text: TextFeatures) -> Tensor:
+    """Return (K, D) unit-length means of the names of each class."""
+    sums = text.features.new_zeros(text.num_classes, text.features.shape[1])
+    return F.normalize(sums.index_add(0, text.class_of_row, text.features), dim=-1)

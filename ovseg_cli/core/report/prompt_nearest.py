@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ovseg_cli.core.data.palette import spec_colors
-from ovseg_cli.core.errors import DataError, UsageError
+from ovseg_cli.core.errors import DataError
 from ovseg_cli.core.proposals.filling import read_picture
 from ovseg_cli.core.report.cells import Cell, Column, Table
 from ovseg_cli.core.report.figure_inputs import (
@@ -35,6 +35,7 @@ from ovseg_cli.core.report.prompt_models import (
     load_prompts,
     named_prompts,
     prompt_choices,
+    require_names,
 )
 from ovseg_cli.core.reporter import Reporter
 from ovseg_cli.core.runtime import Folders, open_runtime
@@ -93,16 +94,6 @@ def report_nearest(request: FigureRequest, folders: Folders, reporter: Reporter)
         found.append(use)
         drawn.append(out)
     return FigureReport(nearest_table(found, pictures.place), tuple(drawn))
-
-
-def require_names(data: str, names: Sequence[str]) -> None:
-    """Refuse a data set without class names.
-
-    Raises:
-        UsageError: There are none.
-    """
-    if not names:
-        raise UsageError(f"{data} has no class names to compare prompts with.", "Name a data set with --data.")
 
 
 def _used(

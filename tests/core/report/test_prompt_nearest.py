@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from ovseg_cli.core.errors import UsageError
-from ovseg_cli.core.report.prompt_models import NamedPrompts
-from ovseg_cli.core.report.prompt_nearest import PromptUse, nearest_table, require_names
+from ovseg_cli.core.report.prompt_models import NamedPrompts, require_names
+from ovseg_cli.core.report.prompt_nearest import PromptUse, nearest_table
 
 COSINES = torch.tensor([[0.1, 0.9, 0.5, 0.2], [0.7, 0.2, 0.6, 0.1], [0.0, 0.0, 0.0, 1.0]])
 NAMED = NamedPrompts(("cat", "dog", "sky", "sea"), COSINES, torch.eye(4))
