@@ -313,7 +313,7 @@ def build_method(
     clip = clip or load_clip(choice.clip, choice.pretrained, device=device, reporter=reporter)
     method: Any = method_class(clip, config)
     if choice.run is not None and registry.METHODS[choice.method].trained != "nothing":
-        _load_weights(method, choice.run)
+        _load_weights(method, choice)
     if set_source := getattr(method, "set_source", None):
         set_source(open_source(config, choice, clip, device, reporter))
     return method.to(device).eval()
@@ -328,9 +328,19 @@ def _refuse_training_settings(method_class: "type[Method]", choice: ModelChoice)
             raise UsageError(what, f"Train another: ovseg train {choice.method} --set {key}=…")
 
 
-def _load_weights(method: "TrainedMethod", run: Run) -> None:
+def _load_weights(method: "TrainedMethod", choice: ModelChoice) -> None:
     """Give a trained method the weights of its run, and the names that it was trained on."""
-    method.load_trained_state(read_weights(run), str(run.path / WEIGHTS))
+    assert choice.run is not None, "weights come from a run"
+    run = choice.run
+    try:
+        method.load_trained_state(read_weights(run), str(run.path / WEIGHTS))
+    except DataError as error:
+        own = run.config.get("method", {})
+        changed = sorted(key for key, value in choice.settings.items() if key in own and own[key] != value)
+        if not changed:
+            raise
+        what = f"{run.path}: its weights do not fit what was set here ({error.message.rstrip('.')})."
+        raise UsageError(what, f"One of these changes the network: {', '.join(changed)}. Leave it out.") from error
     names = run.config.get("vocabulary", {}).get("training_names")
     method.training_names = None if names is None else tuple(names)
 

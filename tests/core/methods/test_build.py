@@ -1,11 +1,14 @@
 """Which CLIP and which settings a model gets: options, then the run's, then the data set's, then the defaults."""
 
 import pytest
+from safetensors.torch import save_file
 
+from ovseg_cli.core.clip.model import load_clip
 from ovseg_cli.core.data.specs import load_spec
 from ovseg_cli.core.errors import UsageError
 from ovseg_cli.core.methods.build import DEFAULT_CLIP, build_method, choose_model
-from ovseg_cli.core.runs import create_run
+from ovseg_cli.core.methods.tagclip import TagClip, TagClipConfig
+from ovseg_cli.core.runs import WEIGHTS, create_run
 
 TOY, CAMVID = load_spec("toy"), load_spec("camvid")  # with and without a preset
 
@@ -74,3 +77,15 @@ def test_method_is_ready_to_predict(tmp_path):
     assert method.config.variant == "original" and method.config.side == TOY.preset.side
     with pytest.raises(UsageError, match="maskclip: unknown setting 'sid'. Did you mean 'side'"):
         build_method(choose_model("maskclip", tmp_path, TOY, settings={"sid": 1}))
+
+
+def test_a_setting_that_changes_the_network_of_a_finished_run_is_named(tmp_path):
+    settings = {"decoder_heads": 4, "prompts": 2, "window": 0, "stride": 0}
+    model = TagClip(load_clip("toy-clip"), TagClipConfig(**settings))
+    tables = {"clip": {"name": "toy-clip"}, "method": model.config.model_dump(mode="json"), "vocabulary": {}}
+    run = create_run(tmp_path, "segmentation", "tagclip", "toy:combo", tables).path
+    save_file({name: tensor.contiguous() for name, tensor in model.trained_state().items()}, run / WEIGHTS)
+    assert build_method(choose_model(str(run), tmp_path, settings={"gamma": 0.2})).config.gamma == 0.2
+    with pytest.raises(UsageError, match="do not fit what was set here .*trust_token") as caught:
+        build_method(choose_model(str(run), tmp_path, settings={"token": False, "fusion": "none"}))
+    assert caught.value.mend == "One of these changes the network: fusion, token. Leave it out."
