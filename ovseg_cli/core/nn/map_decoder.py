@@ -2,10 +2,10 @@
 
 Source: PixelCLIP, code (`head`): conv 3x3 (1 to C), transposed conv 2x2 (C to C), twice conv 3x3 with GroupNorm and
 ReLU, transposed conv 2x2 (C to C/2), twice conv 3x3 with GroupNorm and ReLU, conv 3x3 (C/2 to 1); C is 64. Each map of
-a picture passes alone, as a grey picture would: B·k maps a step, 256 million multiplications for each of 20 x 20.
+a picture passes alone, as a grey picture would: B·k maps a step, 258 million multiplications for each of 20 x 20.
 
 The parameters have the code's names, shapes and first values. Other layers are computed with: all up to the first norm
-is one linear map, and so are the second transposed convolution and the convolution after it (upsampling_conv.py). 182
+is one linear map, and so are the second transposed convolution and the convolution after it (upsampling_conv.py). 179
 million multiplications are left, and the widest maps are never made. Channels stand last in memory, as the fast
 convolutions of processors and tensor cores want them.
 """
