@@ -158,12 +158,16 @@ class DenseMethod(Method):
         return inputs.normalise(resized, self.clip.mean, self.clip.std)
 
     def score(self, images: Tensor, text: Tensor) -> Tensor:
-        """Return cosines (B, M, h, w) of (B, 3, H, W) normalised images and (M, D) text features.
+        """Return cosines (B, M, h, w) of (B, 3, H, W) normalised images and (M, D) text features."""
+        return self.cosines(self.features(images), text)
+
+    def cosines(self, features: Tensor, text: Tensor) -> Tensor:
+        """Return cosines (B, M, h', w') of (B, h, w, D) features and (M, D) text features.
 
         Where features are up-sampled, their products with the names are up-sampled in their place, which is the same
         and less to multiply; only lengths are those of up-sampled features.
         """
-        maps, side = self.features(images).permute(0, 3, 1, 2), self.config.upsample_features
+        maps, side = features.permute(0, 3, 1, 2), self.config.upsample_features
         if not side:
             return torch.einsum("bdhw,md->bmhw", F.normalize(maps, dim=1), text)
         lengths = _resized(maps, side).norm(dim=1, keepdim=True).clamp_min(EPSILON)
