@@ -25,12 +25,12 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from benchmarks.measure import print_table, seconds
+from ovseg_cli.core.data import rle
 from ovseg_cli.core.data.dataset import PreparedData
 from ovseg_cli.core.data.prepare import prepare
 from ovseg_cli.core.data.spec import Spec
 from ovseg_cli.core.data.specs import load_spec
 from ovseg_cli.core.methods.training_config import TrainingConfig
-from ovseg_cli.core.proposals import rle
 from ovseg_cli.core.proposals.regions import split_regions
 from ovseg_cli.core.proposals.store import ProposalStore
 from ovseg_cli.core.runtime import Folders

@@ -35,11 +35,11 @@ from tqdm import tqdm
 from benchmarks.measure import peak_mebibytes, print_table
 from ovseg_cli.core.clip.inputs import normalise
 from ovseg_cli.core.clip.model import load_clip
+from ovseg_cli.core.data import rle
 from ovseg_cli.core.methods.pixelclip import PixelClip, PixelClipTraining
 from ovseg_cli.core.nn.covered_bce import covered_bce_sum
 from ovseg_cli.core.nn.decoded_bce import decoded_bce_sum
 from ovseg_cli.core.nn.map_decoder import MapDecoder
-from ovseg_cli.core.proposals import rle
 from ovseg_cli.core.proposals.regions import split_regions
 from ovseg_cli.core.training.mask_crops import MaskCrops
 from ovseg_cli.core.training.precision import forward_context, step_context

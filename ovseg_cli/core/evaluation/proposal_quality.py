@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ovseg_cli.core.proposals import rle
+from ovseg_cli.core.data import rle
 
 THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 LIMITS = (10, 50, 100)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ovseg_cli.core.data import rle
 from ovseg_cli.core.errors import DataError
-from ovseg_cli.core.proposals import rle
 
 if TYPE_CHECKING:
     from torch import Tensor

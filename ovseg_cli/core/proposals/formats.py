@@ -14,12 +14,12 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from ovseg_cli.core.data import rle
 from ovseg_cli.core.data.archive import DataFile
 from ovseg_cli.core.data.originals import read_masks
+from ovseg_cli.core.data.rle import RleError
 from ovseg_cli.core.errors import DataError, UsageError
-from ovseg_cli.core.proposals import rle
 from ovseg_cli.core.proposals.entry import Entry
-from ovseg_cli.core.proposals.rle import RleError
 
 _BLOCK = 1 << 20
 _SEPARATORS = re.compile(r"[,\s]*")

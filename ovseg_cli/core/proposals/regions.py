@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ovseg_cli.core.data import rle
 from ovseg_cli.core.errors import ShapeError
-from ovseg_cli.core.proposals import rle
 
 NOWHERE = 0
 """The region that no mask holds; it has its column in every table, whether a pixel lies there or not."""

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
+from ovseg_cli.core.data.rle import RleError
 from ovseg_cli.core.errors import DataError
 from ovseg_cli.core.files import atomic_write, digest_of, explain_os_error, make_folder, read_json, write_json
 from ovseg_cli.core.proposals import entry as entries
 from ovseg_cli.core.proposals.entry import Entry, image_digest
-from ovseg_cli.core.proposals.rle import RleError
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,6 +9,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from ovseg_cli.core.data import rle
 from ovseg_cli.core.errors import DataError, OvsegError, UsageError
 from ovseg_cli.core.evaluation import proposal_session as session
 from ovseg_cli.core.evaluation.proposal_quality import (
@@ -19,7 +20,6 @@ from ovseg_cli.core.evaluation.proposal_quality import (
     regions_of,
     score_image,
 )
-from ovseg_cli.core.proposals import rle
 from ovseg_cli.core.proposals.request import ProposeRequest, resolve
 from ovseg_cli.core.proposals.session import propose
 from ovseg_cli.core.proposals.store import ProposalStore

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch.nn import functional as F
 
+from ovseg_cli.core.data import rle
 from ovseg_cli.core.errors import DataError, ShapeError, UsageError
 from ovseg_cli.core.methods.ipclip import IpClip, IpClipConfig
 from ovseg_cli.core.methods.maft import TOWER, Maft, MaftConfig, MaftTraining, tuned_names
 from ovseg_cli.core.methods.masked import Candidates
 from ovseg_cli.core.nn.maft_losses import normalised_rows, present_classes, soft_iou
-from ovseg_cli.core.proposals import rle
 from ovseg_cli.core.proposals.regions import RegionMasks, split_regions
 from ovseg_cli.core.types import TextFeatures
 from tests.core.clip.one_sequence import one_sequence

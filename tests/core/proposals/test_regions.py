@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from ovseg_cli.core.data import rle
 from ovseg_cli.core.errors import ShapeError
-from ovseg_cli.core.proposals import rle
 from ovseg_cli.core.proposals.regions import NOWHERE, RegionMasks, neighbours, split_regions
 
 

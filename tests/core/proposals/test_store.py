@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from ovseg_cli.core.data import rle
 from ovseg_cli.core.errors import DataError, MachineError
 from ovseg_cli.core.proposals import entry as entries
-from ovseg_cli.core.proposals import rle
 from ovseg_cli.core.proposals.entry import Entry, image_digest
 from ovseg_cli.core.proposals.store import MANIFEST, ProposalStore
 from ovseg_cli.core.types import Proposals

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco
 
-from ovseg_cli.core.proposals import rle
-from ovseg_cli.core.proposals.rle import RleError
+from ovseg_cli.core.data import rle
+from ovseg_cli.core.data.rle import RleError
 
 # 3 x 3, read down the columns: 0 1 1 | 1 0 0 | 0 0 1: runs of 1 zero, 3 ones, 4 zeros, 1 one.
 # From the fourth run on the difference to the run two before is written: 1, 3, 4, 1 - 3 = -2.
