@@ -120,3 +120,12 @@ def test_scores_match_the_recorded_ones(parity, kind, templates):
     assert_close(method.predict_scores([image], text, size)[0], expected)
     (prediction,) = method.predict([image], TextFeatures.of_classes(text))
     assert prediction.size == tuple(image.shape[-2:])
+
+
+@pytest.mark.gpu
+def test_pictures_on_a_gpu_get_the_same_bytes_up_to_rounding():
+    image = picture(50, 70)
+    for size in ((80, 112), (20, 28)):
+        found = resize_bytes(image.cuda(), size)
+        assert found.dtype == torch.uint8
+        assert int((found.cpu().int() - by_pil(image, size).int()).abs().max()) <= 1
