@@ -1,5 +1,6 @@
 """Training without labels: none is opened, two views follow each picture, and masks may be missing everywhere."""
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -151,6 +152,18 @@ def test_a_second_view_changes_nothing_of_the_first(pictures: SegmentationData, 
         one, two = ready(once[step]), ready(data[step])
         assert "strong" not in one and "cut_outs" not in one
         assert torch.equal(one["images"], two["images"]) and equal({**two, **one}, two)
+
+
+def test_views_are_drawn_from_numbers_of_their_own(pictures: SegmentationData) -> None:
+    """From the numbers of the first view, a picture would be grey exactly where its second number is below 0.2."""
+    data = data_of(pictures, training=UnlabelledTraining(iterations=40, batch_size=9, scale_range=(0.001, 1.0)))
+    places = [(step, position) for step in range(40) for position in range(9)]
+    small = np.array([data.drawn(*where).factor < 0.2 for where in places])
+    grey = np.array([data.drawn_strong(*where).grey for where in places])
+    assert 0.1 < grey[small].mean() < 0.35 and 0.1 < grey[~small].mean() < 0.35
+    assert data.drawn_strong(0, 1) != data.drawn_strong(1, 0) != data.drawn_strong(0, 0)
+    other = replace(data, training=data.training.model_copy(update={"seed": 1}))
+    assert other.drawn_strong(0, 0) != data.drawn_strong(0, 0)
 
 
 def test_masks_are_those_of_the_example_not_of_the_box(pictures: SegmentationData, store: Any) -> None:
@@ -391,8 +404,8 @@ def test_a_training_goes_on_without_masks(
     ends = [torch.load(tmp_path / f"end-{rank}.pt") for rank in range(processes)]
     start = torch.cat([p.detach().flatten() for p in _started().values()])
     assert all(torch.isfinite(end).all() and torch.equal(end, ends[0]) for end in ends)
-    lines = (tmp_path / "run" / "metrics.jsonl").read_text()
-    assert ('"masks": 0.0' in lines) == (len(masks) == 9) and len(ends[0]) == len(start)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["loss"] == 0 for line in lines] == [len(masks) == 9] * 2 and len(ends[0]) == len(start)
 
 
 def _started() -> dict[str, torch.Tensor]:
