@@ -1,6 +1,6 @@
 """A training step of PixelCLIP beside its straightforward form, and what makes its decoder fast, one by one.
 
-    python -m benchmarks.pixelclip_step [--only step] [--precision float32] [--clip ViT-B-16] [--threads 1] [--repeats 3]
+    python -m benchmarks.pixelclip_step [--only step] [--precision float32] [--clip ViT-B-16] [--repeats 3]
 
 "straight" is tests/core/straight_pixelclip.py: texts to the end of the context, momentum features and masks written out
 on the 256 x 256 grid, B·k maps through the decoder and to that grid at once, gradients by autograd. "ours" is the
