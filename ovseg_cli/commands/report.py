@@ -50,10 +50,10 @@ def report(
             help="Draw instead of comparing scores. mask-sensitivity: how a mask's class scores follow the mask, from "
             "right to wrong, of the model of each RUN. trusty-map: where a run of tagclip trusts that it sees "
             "what it was trained on, and what that changes. compare: some pictures, their ground truth and the classes "
-            "that the model of each RUN finds. Of runs of pixelclip: masks, those that it learned from, one by one and "
-            "grouped by its learned prompts; clusters, pictures that the prompts of each RUN part; nearest, the class "
-            "names nearest to each prompt, and pictures in the colours of these names; tsne, prompts and class names "
-            "as points of a plane.",
+            "that the model of each RUN finds. Of runs of pixelclip: masks, those that it learned from (by default of "
+            "train), one by one and grouped by its learned prompts; clusters, pictures that the prompts of each RUN "
+            "part; nearest, the class names nearest to each prompt, and pictures in the colours of these names; tsne, "
+            "prompts and class names as points of a plane.",
         ),
     ] = None,
     data: options.Data = None,
@@ -96,7 +96,8 @@ def report(
     [dim]ovseg report latest --format latex --out table.tex[/dim]
     [dim]ovseg report runs/ipclip-toy-… runs/maft-toy-… --figures mask-sensitivity[/dim]
     [dim]ovseg report runs/tagclip-toy-… --figures trusty-map[/dim]
-    [dim]ovseg report runs/clip-toy-… runs/pixelclip-toy-… --figures compare[/dim]
+    [dim]ovseg report runs/clip-toy-… runs/pixelclip-toy-… --figures compare --picture 00003 --picture 00007[/dim]
+    [dim]ovseg report runs/pixelclip-toy-… --figures masks[/dim]
     """
     from ovseg_cli.commands import console, views
     from ovseg_cli.core.report import request as requests
@@ -115,9 +116,9 @@ def report(
     else:
         _refuse(of_tables, "the tables", "--figures")
     if figures is not None and figures not in OF_MASKS:
-        _refuse({"--proposals": proposals}, f"--figures {' and '.join(OF_MASKS)}")
+        _refuse({"--proposals": proposals}, f"--figures {', '.join(OF_MASKS)}")
     if figures is not None and figures not in OF_PICTURES:
-        _refuse({"--picture": picture}, f"--figures {' and '.join(OF_PICTURES)}")
+        _refuse({"--picture": picture}, f"--figures {', '.join(OF_PICTURES)}")
     if figures == "tsne":
         _refuse({"--subset": subset, "--limit": limit}, "figures of pictures")
     reporter = console.TerminalReporter()

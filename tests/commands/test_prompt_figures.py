@@ -12,6 +12,7 @@ from ovseg_cli.core.proposals.superpixels import Superpixels
 from ovseg_cli.core.report.prompt_models import first_prompts, load_prompts
 from ovseg_cli.core.reporter import Silent
 from tests.commands.prompt_runs import make_run
+from tests.core.data.tars import write_official
 
 DATA = "toy-combo"
 GPUS = ("--gpus", "0")
@@ -161,3 +162,24 @@ def test_plane_of_prompts_and_names_with_its_coordinates(cli, run):
     for option in ("--limit", "3"), ("--subset", "val"), ("--picture", "00000"), ("--proposals", "superpixels"):
         refused = cli("report", run, "--figures", "tsne", *option, *GPUS)
         assert refused.code == 2 and f"{option[0]} belongs to" in " ".join(refused.err.split())
+
+
+def test_data_without_classes_have_masks_and_clusters_but_no_names(cli, run, tmp_path, monkeypatch):
+    monkeypatch.setenv("OVSEG_DATA", str(tmp_path / "datasets"))
+    write_official(tmp_path / "source", {"sa_000020": ["sa_1", "sa_2"]})
+    done = cli("prepare", "sa-1b", "--source", tmp_path / "source", "--workers", "1")
+    assert done.code == 0, done.err
+    asked = ("report", run, "--data", "sa-1b", "-f", "json", *GPUS)
+    masks = table_of(cli(*asked, "--figures", "masks", "--proposals", "annotations"))
+    assert "sa-1b train, 2 pictures, annotations" in masks["title"]
+    assert 0 < sum(row["masks"] for row in masks["rows"]) <= 6 and {row["name"] for row in masks["rows"]} == {None}
+    clusters = table_of(cli(*asked, "--figures", "clusters"))
+    assert clusters["rows"][0]["names"] is None
+    assert {path.name for path in run.glob("*.png")} == {"masks-sa-1b-train.png", "clusters-sa-1b-train.png"}
+    for figure, said in (
+        ("nearest", "no class names"),
+        ("tsne", "no class names"),
+        ("compare", "masks without classes"),
+    ):
+        refused = cli(*asked, "--figures", figure)
+        assert refused.code == 2 and f"sa-1b {'holds' if figure == 'compare' else 'has'} {said}" in refused.err

@@ -29,9 +29,7 @@ from ovseg_cli.core.runtime import Folders, open_runtime
 FIGURE = "clusters"
 DRAWN = 4
 PANEL, OPACITY = 288, 0.75
-HOW = (
-    "Each pixel has the colour of the learned prompt that is nearest to its feature; the name is the prompt's nearest."
-)
+HOW = "Each pixel has the colour of the learned prompt that is nearest to its feature"
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,8 @@ def draw_clusters(models: Sequence[Clusters], pictures: Pictures) -> Image.Image
         panel=PANEL,
         groups=[(_heading(model, len(models)), _by_area(model, start)) for model, start in shifted],
     )
-    return stack([panels, sentences([HOW], panels.width, font_size(PANEL * 1.4))])
+    how = f"{HOW}; the name is the prompt's nearest." if any(model.named.names for model in models) else f"{HOW}."
+    return stack([panels, sentences([how], panels.width, font_size(PANEL * 1.4))])
 
 
 def _heading(model: Clusters, models: int) -> str:

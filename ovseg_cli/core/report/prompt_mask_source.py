@@ -11,6 +11,7 @@ from ovseg_cli.core.proposals.caches import caches, find_cache
 from ovseg_cli.core.proposals.entry import Entry, image_digest
 from ovseg_cli.core.proposals.filling import read_picture
 from ovseg_cli.core.proposals.request import ProposePlan, ProposeRequest, generator_of, resolve
+from ovseg_cli.core.proposals.session import propose
 from ovseg_cli.core.proposals.store import ProposalStore
 from ovseg_cli.core.report.figure_inputs import FigureRequest
 from ovseg_cli.core.report.prompt_models import PromptModel
@@ -124,8 +125,12 @@ def mask_source(
     if is_run_path(proposals) and not (Path(proposals) / CONFIG).is_file():
         return CachedMasks(find_cache(proposals, data.spec.name, data.name, folders))
     label, unseen = (request.data, None) if request.data else model.run.data
-    asked = ProposeRequest(proposals, label, data.name, unseen, dict(settings), gpus=request.gpus)
-    return GeneratedMasks(resolve(asked, folders, reporter), folders, reporter)
+    plan = resolve(
+        ProposeRequest(proposals, label, data.name, unseen, dict(settings), gpus=request.gpus), folders, reporter
+    )
+    if plan.generator_class.reads_originals:
+        return CachedMasks(propose(plan, folders, reporter).store)
+    return GeneratedMasks(plan, folders, reporter)
 
 
 def _named(request: FigureRequest, training: Any) -> tuple[str, Mapping[str, Any]]:

@@ -79,7 +79,7 @@ def report_masks(request: FigureRequest, folders: Folders, reporter: Reporter) -
             MaskScene(pictures.data.image(i), grouped[i].name, grouped[i].on_top, grouped[i].prompts)
             for i in pictures.drawn(DRAWN)
         ]
-        words = said_of(grouped, source.name, len(model), model.training.sinkhorn_rounds)
+        words = said_of(grouped, source.name, len(model), model.training.sinkhorn_rounds, bool(named.names))
         out = pictures.path(FIGURE, request.out, model.run.path, several=len(runs) > 1)
         draw_masks(scenes, named.labels, out, [words])
         found.append((caption, grouped, named))
@@ -132,15 +132,14 @@ def smallest_on_top(masks: OnGrid) -> NDArray[np.int64]:
     return best[ids.long()].numpy()
 
 
-def said_of(pictures: Sequence[GroupedMasks], source: str, count: int, rounds: int) -> str:
-    """Say in one sentence how many masks there are and how many prompts they use."""
+def said_of(pictures: Sequence[GroupedMasks], source: str, count: int, rounds: int, has_names: bool = True) -> str:
+    """Say how many masks there are, how many prompts they use, and what the legend calls these."""
     masks = sum(len(picture.prompts) for picture in pictures)
     used = len({int(prompt) for picture in pictures for prompt in picture.prompts})
     shown = f"{len(pictures)} picture{'s' if len(pictures) > 1 else ''}"
-    return (
-        f"{masks:,} masks ({source}) of {shown} are grouped together, by {rounds} rounds of Sinkhorn-Knopp, and use "
-        f"{used} of {count} prompts. A prompt is called by its nearest class name."
-    )
+    how = f"{rounds} round{'s' if rounds > 1 else ''} of Sinkhorn-Knopp"
+    said = f"{masks:,} masks ({source}) of {shown} are grouped together, by {how}, and use {used} of {count} prompts."
+    return f"{said} A prompt is called by its nearest class name." if has_names else said
 
 
 def masks_table(models: Sequence[tuple[str, Sequence[GroupedMasks], NamedPrompts]], place: str) -> Table:

@@ -57,7 +57,7 @@ def draw_masks(scenes: Sequence[MaskScene], labels: Sequence[str], path: Path, b
     for scene in scenes:
         size = scene.image.shape[:2]
         prompts = resize_label(np.where(scene.by_prompt < 0, nowhere, scene.by_prompt), size)
-        notes = [f"{len(scene.prompts)} masks", f"{len(set(scene.prompts.tolist()))} prompts"]
+        notes = [_counted(len(scene.prompts), "mask"), _counted(len(set(scene.prompts.tolist())), "prompt")]
         rows.append(PanelRow(scene.image, [_one_by_one(scene), prompts], scene.name, notes))
     panels = side_by_side(
         rows,
@@ -69,6 +69,10 @@ def draw_masks(scenes: Sequence[MaskScene], labels: Sequence[str], path: Path, b
         groups=[("", _by_area(scenes, nowhere)), ("", [nowhere])],
     )
     save_png(stack([panels, sentences(below, panels.width, font_size(PANEL * 1.4))]), path)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _one_by_one(scene: MaskScene) -> Image.Image:
