@@ -163,9 +163,11 @@ def _write(wanted: Wanted, part: Part, response: Any, start: int, total: int | N
                 stream.flush()
             except OSError as error:
                 raise explain_os_error(error, part.path) from error
-            yield from [None] * (at // _MB - (at - len(block)) // _MB)
+            yield from [None] * ((at - start) // _MB - (at - start - len(block)) // _MB)
     if total is not None and at < total:
         raise Dropped("the connection was cut")
+    if (at - start) % _MB:
+        yield None
 
 
 def _read(response: Any) -> bytes:

@@ -126,6 +126,28 @@ def test_part_without_notes_begins_anew(server: FlakyServer, tmp_path: Path) -> 
     assert get(server, tmp_path) == BODY and server.asked == [None]
 
 
+def test_part_longer_than_the_file_begins_anew(server: FlakyServer, tmp_path: Path) -> None:
+    part = Part(tmp_path / "a.zip")
+    part.begin(Notes(f"{server.url}/a.zip", None, len(BODY)))
+    part.path.write_bytes(BODY + b"?")
+    assert get(server, tmp_path) == BODY and server.asked == [None]
+
+
+def test_progress_counts_megabytes_and_ends_at_the_last(server: FlakyServer, tmp_path: Path) -> None:
+    class Counting(Heard):
+        def track(self, items, what, total=None):  # type: ignore[no-untyped-def]
+            count = 0
+            for item in items:
+                count += 1
+                yield item
+            self.said.append(f"{what}: {count} of {total}")
+
+    server.files["/a.zip"] = body = os.urandom(3_400_000)
+    server.answers, heard = [Answer(cut=1_200_000)], Counting()
+    assert get(server, tmp_path, heard) == body
+    assert heard.said[-1] == "fetch a.zip (MB from 1): 3 of 3"
+
+
 def test_answer_without_length_is_taken_and_its_cut_noticed(server: FlakyServer, tmp_path: Path) -> None:
     server.answers = [Answer(chunked=True, cut=700), Answer(chunked=True)]
     assert get(server, tmp_path) == BODY
