@@ -514,7 +514,8 @@ class PixelClip(DenseMethod, TrainedMethod):
         """
         of_tower = {name: tensor for name, tensor in state.items() if name.startswith(TOWER)}
         tuned_tower.load_tower(self.tower, self.clip.visual, TOWER, of_tower, self.name, where)
-        super().load_trained_state(self.trained_state() | dict(state), where)
+        others = {name: tensor for name, tensor in state.items() if name not in of_tower}
+        super().load_trained_state(self.trained_state() | others, where)
 
 
 def _groups(module: nn.Module, names: Sequence[str], rate: float, decay: float) -> list[dict[str, Any]]:

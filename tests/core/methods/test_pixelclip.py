@@ -226,6 +226,17 @@ def test_a_run_keeps_tower_and_prompts_alone() -> None:
     assert fresh.digest == method.digest
 
 
+def test_weights_of_a_tower_that_never_moved_are_loaded() -> None:
+    """As after a training shorter than `encoder_delay`: they equal the CLIP's, and stay shared with it."""
+    method, fresh = begun(), PixelClip(tiny_clip(), begun().config)
+    state = {name: tensor.clone() for name, tensor in method.trained_state().items()}
+    assert any(name.startswith("tower.") for name in state)
+    fresh.load_trained_state(state, "somewhere")
+    assert torch.equal(fresh.class_prompts.prompt_tokens, method.class_prompts.prompt_tokens)
+    for name, parameter in fresh.clip.visual.named_parameters():
+        assert fresh.tower.get_parameter(name) is parameter, name
+
+
 def test_frozen_norms_and_trained_ones_do_not_decay() -> None:
     method = begun({"tune": "full"})
     names = {id(p): name for name, p in method.named_parameters()}
