@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ovseg_cli.core.clip.inputs import ResizeRule
 from ovseg_cli.core.clip.model import ClipModel
+from ovseg_cli.core.errors import ShapeError
 from ovseg_cli.core.files import digest_of
 from ovseg_cli.core.types import Prediction, TextFeatures
 
@@ -117,6 +118,17 @@ class Method(nn.Module, ABC):
             config.resize, config.side or self.clip.dense_side, config.max_long_side, self.clip.patch_size
         )
 
+    def check_text(self, text: TextFeatures) -> None:
+        """Refuse text features of another CLIP.
+
+        Raises:
+            ShapeError: Their dimensions are not those of this CLIP.
+        """
+        if text.features.shape[-1] != self.clip.embed_dim:
+            raise ShapeError(
+                f"text features {tuple(text.features.shape)} and the CLIP's {self.clip.embed_dim} dimensions differ"
+            )
+
     @property
     def probability_scale(self) -> float:
         """What multiplies this method's scores before a softmax over names makes probabilities of them."""
@@ -171,3 +183,15 @@ class Method(nn.Module, ABC):
         Returns:
             (N, M) logits: scaled cosines.
         """
+
+
+def check_picture(image: Tensor) -> None:
+    """Refuse what is no picture (3, H, W) with at least one pixel; raises ShapeError."""
+    if image.ndim != 3 or image.shape[0] != 3 or not image.numel():
+        raise ShapeError(f"a picture must be (3, H, W) RGB with at least one pixel, but got {tuple(image.shape)}")
+
+
+def check_masks(masks: Tensor, image: Tensor) -> None:
+    """Refuse masks (N, H, W) that have another size than their picture (3, H, W); raises ShapeError."""
+    if masks.shape[-2:] != image.shape[-2:]:
+        raise ShapeError(f"masks {tuple(masks.shape)} and picture {tuple(image.shape)} differ in height or width")

@@ -5,11 +5,10 @@ A method says what CLIP's last block does; batching, windows, up-sampling and ma
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,24 +16,17 @@ from ovseg_cli.core.clip import inputs
 from ovseg_cli.core.clip.dense import check_tower, dense_tokens, project_tokens
 from ovseg_cli.core.clip.model import ClipModel
 from ovseg_cli.core.clip.vit import LastBlock
-from ovseg_cli.core.errors import ShapeError
-from ovseg_cli.core.methods.base import Method, MethodConfig, Source
-from ovseg_cli.core.methods.windows import score_windows, windows_of
+from ovseg_cli.core.methods.base import Source, check_masks
+from ovseg_cli.core.methods.windows import WindowConfig, WindowMethod, score_windows, windows_of
 from ovseg_cli.core.types import DensePrediction, Prediction, TextFeatures, WindowPrediction
 
 EPSILON = 1e-12
 """Shortest length that is divided by, as in `F.normalize`."""
 
 
-class DenseConfig(MethodConfig):
+class DenseConfig(WindowConfig):
     """Settings of methods that score each patch."""
 
-    window: int = Field(
-        default=0, ge=0, description="Side of a sliding window in pixels of the resized picture; 0 is none."
-    )
-    stride: int = Field(
-        default=0, ge=0, description="Step of the sliding window in pixels; 0 is the window's own side."
-    )
     antialias: bool = Field(
         default=True, description="Average over all pixels when shrinking a picture, as PIL does; off: bilinear only."
     )
@@ -62,16 +54,8 @@ class DenseConfig(MethodConfig):
         "token is projected first.",
     )
 
-    @model_validator(mode="after")
-    def _window_leaves_no_gap(self) -> "DenseConfig":
-        if self.stride and not self.window:
-            raise ValueError("a stride needs a window; set window too")
-        if self.stride > self.window:
-            raise ValueError(f"a stride of {self.stride} leaves gaps between windows of {self.window}; lower it")
-        return self
 
-
-class DenseMethod(Method):
+class DenseMethod(WindowMethod):
     """A method whose scores are cosines of dense features and names.
 
     Attributes:
@@ -81,7 +65,7 @@ class DenseMethod(Method):
     Config = DenseConfig
     config: DenseConfig
     sources: ClassVar[dict[str, Source]] = {
-        **Method.sources,
+        **WindowMethod.sources,
         "window": Source("ours", "whole pictures; SCLIP's family slides 224 by 112"),
         "stride": Source("ours", "as window"),
         "antialias": Source("ours", "CLIP's own preprocessing shrinks with PIL, which averages; PixelCLIP's does not"),
@@ -104,11 +88,6 @@ class DenseMethod(Method):
     def probability_scale(self) -> float:
         """What turns a cosine into a logit."""
         return self.config.softmax_scale or self.clip.logit_scale
-
-    def resize_rule(self) -> inputs.ResizeRule:
-        """How large a picture becomes: multiples of the patch, except where windows are cut from it."""
-        rule = super().resize_rule()
-        return replace(rule, patch=1) if self.config.window else rule
 
     @property
     def visual(self) -> nn.Module:
@@ -138,7 +117,7 @@ class DenseMethod(Method):
         Returns:
             One prediction a picture, `WindowPrediction` where `window` is set.
         """
-        self._check(text)
+        self.check_text(text)
         canvases = [self.prepare(image) for image in images]
         boxes = [windows_of(canvas, self.config.window, self.config.stride) for canvas in canvases]
         rows = text.to(self.clip.device).features
@@ -147,14 +126,8 @@ class DenseMethod(Method):
         return [self._prediction(image, canvas, box, grid) for image, canvas, box, grid in parts]
 
     def prepare(self, image: Tensor) -> Tensor:
-        """Resize and normalise one picture: (3, H, W) uint8 to (3, h, w) on the CLIP's device.
-
-        Raises:
-            ShapeError: The picture is no (3, H, W), or has no pixels.
-        """
-        check_picture(image)
-        size = self.resize_rule().size(*image.shape[-2:])
-        resized = inputs.resize_image(image.to(self.clip.device), size, self.config.antialias)
+        """Resize and normalise one picture: (3, H, W) uint8 to (3, h, w) on the CLIP's device; see `resized`."""
+        resized = self.resized(image, self.config.antialias)
         return inputs.normalise(resized, self.clip.mean, self.clip.std)
 
     def score(self, images: Tensor, text: Tensor) -> Tensor:
@@ -201,9 +174,8 @@ class DenseMethod(Method):
             mask's own resolution; "masks-down" is FC-CLIP's: masks bilinearly to the grid, binarised at one half.
             `pool_before_projection` is FC-CLIP's order.
         """
-        self._check(text)
-        if masks.shape[-2:] != image.shape[-2:]:
-            raise ShapeError(f"masks {tuple(masks.shape)} and picture {tuple(image.shape)} differ in height or width")
+        self.check_text(text)
+        check_masks(masks, image)
         text = text.to(self.clip.device)
         maps = self.tokens(self.prepare(image)[None])[0]
         maps = maps if self.config.pool_before_projection else project_tokens(self.visual, maps)
@@ -226,22 +198,6 @@ class DenseMethod(Method):
         rows = inputs.bilinear_weights(grid[0], masks.shape[-2], masks)
         columns = inputs.bilinear_weights(grid[1], masks.shape[-1], masks)
         return rows.T @ masks @ columns
-
-    def _check(self, text: TextFeatures) -> None:
-        if text.features.shape[-1] != self.clip.embed_dim:
-            raise ShapeError(
-                f"text features {tuple(text.features.shape)} and the CLIP's {self.clip.embed_dim} dimensions differ"
-            )
-
-
-def check_picture(image: Tensor) -> None:
-    """Refuse what is no picture.
-
-    Raises:
-        ShapeError: It is no (3, H, W), or has no pixels.
-    """
-    if image.ndim != 3 or image.shape[0] != 3 or not image.numel():
-        raise ShapeError(f"a picture must be (3, H, W) RGB with at least one pixel, but got {tuple(image.shape)}")
 
 
 def _resized(maps: Tensor, side: int) -> Tensor:

@@ -37,7 +37,7 @@ from ovseg_cli.core.clip import inputs
 from ovseg_cli.core.clip.masked import check_start_layer, masked_features
 from ovseg_cli.core.clip.model import ClipModel
 from ovseg_cli.core.errors import ShapeError
-from ovseg_cli.core.methods.base import Source
+from ovseg_cli.core.methods.base import Source, check_masks
 from ovseg_cli.core.methods.masked import Candidates, Canvas, MaskConfig, MaskMethod
 from ovseg_cli.core.methods.trained import FAMILY_SOURCES, TrainedMethod
 from ovseg_cli.core.methods.training_config import TrainingConfig
@@ -288,9 +288,8 @@ class FreeSeg(MaskMethod, TrainedMethod):
         Raises:
             ShapeError: Masks and picture, or text and CLIP, do not fit together.
         """
-        self._check(text)
-        if masks.shape[-2:] != image.shape[-2:]:
-            raise ShapeError(f"masks {tuple(masks.shape)} and picture {tuple(image.shape)} differ in height or width")
+        self.check_text(text)
+        check_masks(masks, image)
         image = image.to(self.clip.device)
         canvas = Canvas(image.float(), (int(image.shape[-2]), int(image.shape[-1])), image)
         masks = masks.to(canvas.image)

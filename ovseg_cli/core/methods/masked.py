@@ -17,9 +17,9 @@ from torch.nn import functional as F
 
 from ovseg_cli.core.clip import inputs
 from ovseg_cli.core.clip.inputs import ResizeRule
-from ovseg_cli.core.errors import ShapeError, UsageError
+from ovseg_cli.core.errors import UsageError
 from ovseg_cli.core.files import digest_of
-from ovseg_cli.core.methods.base import Method, MethodConfig, Source
+from ovseg_cli.core.methods.base import Method, MethodConfig, Source, check_picture
 from ovseg_cli.core.types import MaskPrediction, Prediction, TextFeatures
 
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -123,8 +123,7 @@ class MaskMethod(Method):
         Raises:
             ShapeError: It is no (3, H, W), or has no pixels.
         """
-        if image.ndim != 3 or image.shape[0] != 3 or not image.numel():
-            raise ShapeError(f"a picture must be (3, H, W) RGB with at least one pixel, but got {tuple(image.shape)}")
+        check_picture(image)
         image = image.to(self.clip.device)
         size = self.resize_rule().size(*image.shape[-2:])
         resized = image.float() if size == tuple(image.shape[-2:]) else inputs.resize_image(image, size, True)
@@ -148,7 +147,7 @@ class MaskMethod(Method):
         return list(self._predict_canvases([self.canvas(image) for image in images], text))
 
     def _predict_canvases(self, canvases: Sequence[Canvas], text: TextFeatures) -> list[MaskPrediction]:
-        self._check(text)
+        self.check_text(text)
         text = text.to(self.clip.device)
         by_size: dict[tuple[int, int], list[int]] = defaultdict(list)
         for i, canvas in enumerate(canvases):
@@ -192,12 +191,6 @@ class MaskMethod(Method):
         canvases = [replace(canvas, size=(common[0], common[1])) for canvas in canvases]
         text = replace(TextFeatures.of_classes(text_features), seen=seen)
         return torch.stack([full_scores(p, output_size) for p in self._predict_canvases(canvases, text)])
-
-    def _check(self, text: TextFeatures) -> None:
-        if text.features.shape[-1] != self.clip.embed_dim:
-            raise ShapeError(
-                f"text features {tuple(text.features.shape)} and the CLIP's {self.clip.embed_dim} dimensions differ"
-            )
 
 
 class SourceConfig(MaskConfig):

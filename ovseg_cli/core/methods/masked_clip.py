@@ -137,7 +137,7 @@ class MaskedClipMethod(SourceMethod):
         Raises:
             ShapeError: Masks and picture, or text and CLIP, do not fit together.
         """
-        self._check(text)
+        self.check_text(text)
         if masks.ndim != 3 or masks.shape[-2:] != image.shape[-2:]:
             raise ShapeError(f"masks {tuple(masks.shape)} and picture {tuple(image.shape)} differ in height or width")
         canvas, text = self.canvas(image), text.to(self.clip.device)

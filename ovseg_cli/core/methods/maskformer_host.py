@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ovseg_cli.core.clip.model import ClipModel
 from ovseg_cli.core.errors import ShapeError
-from ovseg_cli.core.methods.base import Source
+from ovseg_cli.core.methods.base import Source, check_masks
 from ovseg_cli.core.methods.masked import IMAGENET_MEAN, IMAGENET_STD, Candidates, Canvas, MaskConfig, MaskMethod
 from ovseg_cli.core.methods.trained import FAMILY_SOURCES, TrainedMethod
 from ovseg_cli.core.methods.training_config import TrainingConfig
@@ -158,9 +158,8 @@ class MaskFormerHost(MaskMethod, TrainedMethod):
         Raises:
             ShapeError: Masks and picture, or text and CLIP, do not fit together.
         """
-        self._check(text)
-        if masks.shape[-2:] != image.shape[-2:]:
-            raise ShapeError(f"masks {tuple(masks.shape)} and picture {tuple(image.shape)} differ in height or width")
+        self.check_text(text)
+        check_masks(masks, image)
         image = image.to(self.clip.device)
         canvas = Canvas(image.float(), (int(image.shape[-2]), int(image.shape[-1])), image)
         masks = masks.to(canvas.image)

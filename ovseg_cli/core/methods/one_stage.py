@@ -18,7 +18,6 @@ Settings of training:
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, ClassVar, Literal, cast
 
 import torch
@@ -29,12 +28,12 @@ from torch.nn import functional as F
 from ovseg_cli.core.clip import inputs
 from ovseg_cli.core.clip.model import ClipModel
 from ovseg_cli.core.clip.prompted import PromptedTower
-from ovseg_cli.core.errors import ShapeError, UsageError
-from ovseg_cli.core.methods.base import Method, MethodConfig, Source
+from ovseg_cli.core.errors import UsageError
+from ovseg_cli.core.methods.base import Source, check_masks
 from ovseg_cli.core.methods.masked import IMAGENET_MEAN, IMAGENET_STD
 from ovseg_cli.core.methods.trained import LabelView, TrainedMethod, freeze_except
 from ovseg_cli.core.methods.training_config import Grey, TrainingConfig
-from ovseg_cli.core.methods.windows import score_windows, windows_of
+from ovseg_cli.core.methods.windows import WindowConfig, WindowMethod, score_windows, windows_of
 from ovseg_cli.core.nn.attention_masks import MaskDecoder
 from ovseg_cli.core.nn.descriptors import Kind
 from ovseg_cli.core.nn.mask_class_losses import mask_class_sums, present_pairs
@@ -44,7 +43,7 @@ from ovseg_cli.core.types import UNSEEN_PIXEL, Prediction, SigmoidPrediction, Te
 STRIP = 1 << 24  # scores of a picture that are pooled into masks at once
 
 
-class OneStageConfig(MethodConfig):
+class OneStageConfig(WindowConfig):
     """Settings of both; the defaults are those of the codes on COCO-Stuff."""
 
     side: int = Field(default=512, ge=0, description="Length of the square or of the short side in pixels.")
@@ -89,12 +88,6 @@ class OneStageConfig(MethodConfig):
         description="On names of another data set: as in the papers' tables, without gamma (and trust); or calibrated "
         "by the names that were seen.",
     )
-
-    @model_validator(mode="after")
-    def _window_leaves_no_gap(self) -> "OneStageConfig":
-        if self.window and self.stride > self.window:
-            raise ValueError(f"a stride of {self.stride} leaves gaps between windows of {self.window}; lower it")
-        return self
 
 
 class OneStageTraining(TrainingConfig):
@@ -145,7 +138,7 @@ class OneStageTraining(TrainingConfig):
 
 
 METHOD_SOURCES: dict[str, Source] = {
-    **Method.sources,
+    **WindowMethod.sources,
     "side": Source("code", "512, short side"),
     "max_long_side": Source("code", "the long side has no limit"),
     "window": Source("code", "512"),
@@ -192,7 +185,7 @@ TRAINING_SOURCES: dict[str, Source] = {
 }
 
 
-class OneStageMethod(TrainedMethod):
+class OneStageMethod(WindowMethod, TrainedMethod):
     """A prompted CLIP with a decoder of masks.
 
     Attributes:
@@ -273,11 +266,6 @@ class OneStageMethod(TrainedMethod):
 
     # Scoring
 
-    def resize_rule(self) -> inputs.ResizeRule:
-        """How large a picture becomes: multiples of the patch, except where windows are cut from it."""
-        rule = super().resize_rule()
-        return replace(rule, patch=1) if self.config.window else rule
-
     @property
     def probability_scale(self) -> float:
         """Scores lie between 0 and 1: this makes a clear winner of ten names one of about 0.99 (ours)."""
@@ -329,7 +317,7 @@ class OneStageMethod(TrainedMethod):
             For each picture its windows (N, 4) and their logits (N, M, h, w); where there is a trust map it is a
             further row, the last.
         """
-        self._check(text)
+        self.check_text(text)
         boxes = [windows_of(canvas, self.config.window, self.config.stride) for canvas in canvases]
 
         def score(batch: Tensor) -> Tensor:
@@ -363,15 +351,8 @@ class OneStageMethod(TrainedMethod):
         return text.seen if text.at_home or self.config.across == "calibrated" else None
 
     def prepare(self, image: Tensor) -> Tensor:
-        """Resize and normalise one picture: (3, H, W) uint8 to (3, h, w) on the CLIP's device.
-
-        Raises:
-            ShapeError: The picture is no (3, H, W), or has no pixels.
-        """
-        if image.ndim != 3 or image.shape[0] != 3 or not image.numel():
-            raise ShapeError(f"a picture must be (3, H, W) RGB with at least one pixel, but got {tuple(image.shape)}")
-        size = self.resize_rule().size(*image.shape[-2:])
-        return self.normalise(inputs.resize_image(image.to(self.clip.device), size, antialias=False))
+        """Resize and normalise one picture: (3, H, W) uint8 to (3, h, w) on the CLIP's device; see `resized`."""
+        return self.normalise(self.resized(image, antialias=False))
 
     def normalise(self, images: Tensor) -> Tensor:
         """Normalise (..., 3, H, W) of values 0 to 255 by the statistics that the settings name."""
@@ -391,8 +372,7 @@ class OneStageMethod(TrainedMethod):
         Returns:
             (N, M) logits of the mean scores. An empty mask gives a row of zeros.
         """
-        if masks.shape[-2:] != image.shape[-2:]:
-            raise ShapeError(f"masks {tuple(masks.shape)} and picture {tuple(image.shape)} differ in height or width")
+        check_masks(masks, image)
         height, width = int(image.shape[-2]), int(image.shape[-1])
         plane = sigmoid_plane(self.predict_canvases([self.prepare(image)], [(height, width)], text)[0], (height, width))
         masks = masks.to(self.clip.device).float()
@@ -403,12 +383,6 @@ class OneStageMethod(TrainedMethod):
             sums += masks[:, ys[0] : ys[1]].flatten(1) @ plane.block(ys, (0, width)).values().flatten(0, 1)
         areas = masks.sum((1, 2))[:, None]
         return torch.where(areas > 0, torch.logit(sums / areas.clamp_min(1e-6), eps=1e-6), 0.0)
-
-    def _check(self, text: TextFeatures) -> None:
-        if text.features.shape[-1] != self.clip.embed_dim:
-            raise ShapeError(
-                f"text features {tuple(text.features.shape)} and the CLIP's {self.clip.embed_dim} dimensions differ"
-            )
 
     # Training
 

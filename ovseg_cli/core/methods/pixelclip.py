@@ -41,8 +41,8 @@ from ovseg_cli.core.clip.masked import check_start_layer, kept_patches, masked_f
 from ovseg_cli.core.clip.model import ClipModel
 from ovseg_cli.core.clip.vit import LastBlock
 from ovseg_cli.core.methods import tuned_tower
-from ovseg_cli.core.methods.base import Source
-from ovseg_cli.core.methods.dense import DenseConfig, DenseMethod, check_picture
+from ovseg_cli.core.methods.base import Source, check_picture
+from ovseg_cli.core.methods.dense import DenseConfig, DenseMethod
 from ovseg_cli.core.methods.trained import LabelView, SecondView, Total, TrainedMethod
 from ovseg_cli.core.methods.training_config import Grey, TrainingConfig
 from ovseg_cli.core.nn.class_prompts import ClassPrompts

@@ -1,14 +1,57 @@
-"""Sliding windows, for methods that read a picture piece by piece: which there are, those of equal size at once."""
+"""What methods share that read a picture whole or in sliding windows: sizes, checks, windows of equal size at once."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from ovseg_cli.core.clip import inputs
+from ovseg_cli.core.methods.base import Method, MethodConfig, check_picture
 
 Key = tuple[int, int]  # picture, window
+
+
+class WindowConfig(MethodConfig):
+    """Settings of methods that can slide a window."""
+
+    window: int = Field(
+        default=0, ge=0, description="Side of a sliding window in pixels of the resized picture; 0 is none."
+    )
+    stride: int = Field(
+        default=0, ge=0, description="Step of the sliding window in pixels; 0 is the window's own side."
+    )
+
+    @model_validator(mode="after")
+    def _window_leaves_no_gap(self) -> "WindowConfig":
+        if self.stride and not self.window:
+            raise ValueError("a stride needs a window; set window too")
+        if self.stride > self.window:
+            raise ValueError(f"a stride of {self.stride} leaves gaps between windows of {self.window}; lower it")
+        return self
+
+
+class WindowMethod(Method):
+    """A method that can slide a window over the resized picture."""
+
+    Config = WindowConfig
+    config: WindowConfig
+
+    def resize_rule(self) -> inputs.ResizeRule:
+        """How large a picture becomes: multiples of the patch, except where windows are cut from it."""
+        rule = super().resize_rule()
+        return replace(rule, patch=1) if self.config.window else rule
+
+    def resized(self, image: Tensor, antialias: bool) -> Tensor:
+        """Resize one picture: (3, H, W) uint8 to (3, h, w) float32 in 0 to 255, on the CLIP's device.
+
+        Raises:
+            ShapeError: The picture is no (3, H, W), or has no pixels.
+        """
+        check_picture(image)
+        return inputs.resize_image(image.to(self.clip.device), self.resize_rule().size(*image.shape[-2:]), antialias)
 
 
 def windows_of(canvas: Tensor, window: int, stride: int) -> list[inputs.Box]:
