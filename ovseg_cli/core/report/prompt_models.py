@@ -65,7 +65,7 @@ def prompt_choices(runs: Sequence[Run], folders: Folders) -> list[tuple[str, Mod
     Raises:
         UsageError: The method of a run has no learned prompts, or its training did not change them.
     """
-    choices = [choose_model(str(run.path.absolute()), folders.runs) for run in runs]
+    choices = [replace(choose_model(str(run.path.absolute()), folders.runs), run=run) for run in runs]
     for run, choice in zip(runs, choices, strict=True):
         _check_prompts(run, choice)
     return list(zip(captions_of(choices), choices, strict=True))
