@@ -217,18 +217,16 @@ def _split_table(spec: "Spec") -> Table:
 
 
 def _layout_table(spec: "Spec") -> Table:
-    from ovseg_cli.core.data.layout import is_readable
-
     columns = (
         Column("layout", "layout"),
         Column("source", "used by"),
         Column("labels", "labels below --source DIR"),
-        Column("readable", "converted here"),
+        Column("kind", "stored as"),
     )
     rows = []
     for layout in spec.layouts:
         labels = dict.fromkeys(part.labels or "none" for part in layout.subsets.values())
-        rows.append((layout.id, layout.source, ", ".join(labels), "yes" if is_readable(spec, layout) else "not yet"))
+        rows.append((layout.id, layout.source, ", ".join(labels), spec.encoding_of(layout).kind))
     return make_table("Where files may lie (ovseg prepare finds out which)", columns, rows)
 
 

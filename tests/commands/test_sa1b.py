@@ -32,7 +32,7 @@ def test_sa1b_from_its_tars_to_a_training(run: Callable) -> None:
     assert run("prepare", "sa-1b", "--check").code == 0
     listed = run("list", "datasets", "--json")
     assert "train 3" in listed.out
-    assert "converted here" in run("show", "sa-1b").out
+    assert "stored as" in run("show", "sa-1b").out
     proposed = run("propose", "annotations", "--data", "sa-1b", "--json")
     assert proposed.code == 0 and json.loads(proposed.out)["complete"] is True, proposed.err
     settings = [word for setting in [*SMALL, *TOY] for word in ("--set", setting)]

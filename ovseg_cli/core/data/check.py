@@ -43,12 +43,12 @@ def _counts(spec: Spec, subsets: dict[str, list[Entry]]) -> list[str]:
 
 
 def _absent_classes(spec: Spec, subsets: dict[str, list[Entry]]) -> list[str]:
-    notes = []
+    notes, known = [], spec.class_names
     for name, entries in subsets.items():
         if not any(entry.label for entry in entries):
             continue
         _, pictures, _ = count_pixels(entries, spec.num_classes)
-        absent = [spec.class_names[i] for i, count in enumerate(pictures) if count == 0]
+        absent = [known[i] for i, count in enumerate(pictures) if count == 0]
         if absent:
             some = f"{', '.join(absent[:8])}{' …' if len(absent) > 8 else ''}"
             word = "class never occurs" if len(absent) == 1 else "classes never occur"

@@ -13,14 +13,20 @@ from typing import Any
 import numpy as np
 
 from ovseg_cli.core.data.archive import locate
-from ovseg_cli.core.data.images import image_size, load_image, load_label, write_label, write_png
+from ovseg_cli.core.data.encodings.read import LabelReader
+from ovseg_cli.core.data.encodings.table import UNKNOWN, RawTable
+from ovseg_cli.core.data.images import image_size, load_image, write_label, write_png
 from ovseg_cli.core.data.index import Entry
 from ovseg_cli.core.data.labels import SeenLabels, hide, histogram, label_hash
 from ovseg_cli.core.data.pairing import Item
 from ovseg_cli.core.data.problems import Problem
+from ovseg_cli.core.data.spec_files import Encoding
 from ovseg_cli.core.data.upkeep import file_facts, is_unchanged, make_link
 from ovseg_cli.core.errors import OvsegError
 from ovseg_cli.core.files import sha256_file, write_bytes
+
+_IS_IT_RIGHT = "Is it the right file? Otherwise list the value in the spec."
+_PLURALS = {"value": "values", "colour": "colours", "category": "categories"}
 
 
 @dataclass(frozen=True)
@@ -140,18 +146,21 @@ class Converter(Maker):
     """Prepares files of a source folder.
 
     Attributes:
-        table: Raw value → train id, -1 where the spec has no such value.
+        table: Raw value → train id.
+        reader: Files → raw values.
         what: How messages name the label space, for instance "camvid".
         link: Link pictures to the source; False copies them.
     """
 
-    table: np.ndarray = field(default_factory=lambda: np.arange(256))
+    table: RawTable = RawTable({})
+    reader: LabelReader = LabelReader(Encoding())
     what: str = ""
     link: bool = True
 
     def inputs(self, item: Item) -> list[list[Any]]:
         """Path, bytes and mtime of the source files."""
-        return [[path, *file_facts(Path(path))] for path in (item.image, item.label) if path]
+        paths = (item.image, item.label, item.records.file if item.records else None)
+        return [[path, *file_facts(Path(path))] for path in dict.fromkeys(paths) if path]
 
     def load(self, item: Item, problems: list[Problem]) -> Picture | None:
         """Read image and label; check that both can be read, have one size, and hold known values only."""
@@ -159,7 +168,7 @@ class Converter(Maker):
             image = Path(item.image or "")
             picture = Picture(0, 0, "", None, inputs=self.inputs(item))
             picture.height, picture.width = load_image(image).shape[:2]
-            raw = load_label(Path(item.label)) if item.label else None
+            raw = self.reader(item) if item.label else None
             if raw is not None:
                 picture.upright = self._fit_size(image, raw, picture, problems, item)
                 picture.label = self._to_train_ids(raw, problems, item)
@@ -186,23 +195,25 @@ class Converter(Maker):
             picture.height, picture.width = raw.shape
             return False
         what = f"the label is {_size(raw.shape)}, its image {_size((picture.height, picture.width))} (width x height)"
-        problems.append(Problem(str(item.label), what, "Fetch both again, or remove the pair."))
+        problems.append(Problem(_label_place(item), what, "Fetch both again, or remove the pair."))
         return True
 
     def _to_train_ids(self, raw: np.ndarray, problems: list[Problem], item: Item) -> np.ndarray:
-        inside = (raw >= 0) & (raw < len(self.table))
-        ids = self.table[np.where(inside, raw, 0)]
-        strange = ~inside | (ids < 0)
+        ids = self.table.lookup(raw)
+        strange = ids == UNKNOWN
         if strange.any():
-            values, counts = np.unique(raw[strange], return_counts=True)
-            named = ", ".join(f"{v} ({n} pixels)" for v, n in list(zip(values, counts, strict=True))[:3])
-            more = f" and {len(values) - 3} more" if len(values) > 3 else ""
-            word = "value" if len(values) == 1 else "values"
-            what = f"the label holds {word} {named}{more}, which {self.what} does not know"
-            problems.append(
-                Problem(str(item.label), what, "Is it the right file? Otherwise list the value in the spec.")
-            )
+            problems.append(Problem(_label_place(item), self._unknown(raw, strange), _IS_IT_RIGHT))
         return ids.astype(self.label_dtype)
+
+    def _unknown(self, raw: np.ndarray, strange: np.ndarray) -> str:
+        """Say which values of a label the spec lacks, how many pixels have each, and where the first lies."""
+        values, counts = np.unique(raw[strange], return_counts=True)
+        named = [f"{self.reader.text(int(v))} ({n} pixels)" for v, n in zip(values[:3], counts[:3], strict=True)]
+        more = f" and {len(values) - 3} more" if len(values) > 3 else ""
+        word = self.reader.word if len(values) == 1 else _PLURALS[self.reader.word]
+        y, x = np.argwhere(strange)[0]
+        first = f"the first at x {x}, y {y}"
+        return f"the label holds {word} {', '.join(named)}{more}, which {self.what} does not know; {first}"
 
 
 @dataclass(frozen=True)
@@ -240,6 +251,12 @@ class Drawer(Maker):
         return {path: file_facts(self.root / path)}
 
 
+def _label_place(item: Item) -> str:
+    """Name the label of a picture; a file that holds those of many says nothing by itself."""
+    shared = item.records is not None and item.records.file == item.label
+    return f"{item.label}, picture '{item.stem}'" if shared else str(item.label)
+
+
 def _size(shape: tuple[int, ...]) -> str:
     return f"{shape[1]} x {shape[0]}"
 
@@ -248,6 +265,11 @@ def as_problem(error: Exception, item: Item) -> Problem:
     """Return the problem that an error about a picture is."""
     if not isinstance(error, OvsegError):
         return Problem(str(getattr(error, "filename", None) or item.image), str(getattr(error, "strerror", error)))
-    files = [str(locate(p, at)) for p, at in ((item.image, item.image_at), (item.label, item.label_at)) if p]
+    places = (
+        (item.image, item.image_at),
+        (item.label, item.label_at),
+        (item.records.file if item.records else None, None),
+    )
+    files = [str(locate(p, at)) for p, at in places if p]
     file = next((f for f in files if error.message.startswith(f"{f}: ")), files[0])
     return Problem(file, error.message.removeprefix(f"{file}: ").rstrip("."), error.mend or "")

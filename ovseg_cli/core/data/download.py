@@ -28,7 +28,6 @@ from ovseg_cli.core.data.download_text import errand, is_untried
 from ovseg_cli.core.data.http_fetch import Wanted, fetch
 from ovseg_cli.core.data.http_part import Part
 from ovseg_cli.core.data.job import require_own_name
-from ovseg_cli.core.data.layout import can_be_read, unreadable
 from ovseg_cli.core.data.spec import Spec
 from ovseg_cli.core.data.unpack import Contents, unpack
 from ovseg_cli.core.data.upkeep import require_space
@@ -69,15 +68,13 @@ def download(
         The folder of the original files: what `--source` would name.
 
     Raises:
-        UsageError: See `make_plan`; also a data set whose labels cannot be converted.
+        UsageError: See `make_plan`.
         DataError: People have to fetch something first, or a file is not the published one.
         MachineError: The network, a server or the disk refuses.
     """
     reporter = reporter or Silent()
     plan = make_plan(spec, folders, mirror)
     require_own_name(spec)
-    if not can_be_read(spec):
-        raise unreadable(spec)
     with folder_lock(plan.folder, f"downloading {spec.name}"):
         require_space(plan.folder, plan.need, f"downloading {spec.name}")
         make_folder(plan.source)

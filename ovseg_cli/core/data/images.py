@@ -40,6 +40,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _LABEL_MODES = {"1", "L", "P", "I", "I;16", "I;16L", "I;16B"}
+_COLOR_MODES = {"RGB", "RGBA", "P"}
 _GREY_STEP = {"L;2": 85, "L;4": 17}  # Pillow stretches 2- and 4-bit grey to 0..255; ids must be divided back
 _pillow_limit = threading.Lock()
 
@@ -105,6 +106,24 @@ def load_label(path: Path, error: type[OvsegError] = DataError, max_pixels: int 
         _decode(picture, path, error)
         values = np.asarray(picture)
     return values.astype(np.uint8) if values.dtype == bool else values // step if step > 1 else values
+
+
+def load_colors(path: Path, error: type[OvsegError] = DataError, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Read a label that is coded by colours as (H, W, 3) uint8 RGB, exactly as stored; of a palette its colours.
+
+    Raises:
+        OvsegError: (of type `error`) As in `read_image`; also a grey picture, and one that is partly transparent.
+    """
+    with _opened(path, error, max_pixels) as picture:
+        mode = picture.mode
+        if mode not in _COLOR_MODES:
+            what = f"a label that is coded by colours needs red, green and blue, this picture is {mode}"
+            raise error(f"{path}: {what}.", "Choose the coloured annotation file, or another encoding.kind.")
+        _decode(picture, path, error)
+        values = np.asarray(picture.convert("RGB") if mode == "P" else picture)
+    if mode == "RGBA" and values[..., 3].min() < 255:
+        raise error(f"{path}: parts of this label are transparent, so their colour means nothing.", "Flatten it first.")
+    return values[..., :3]
 
 
 def image_size(path: DataFile, error: type[OvsegError] = DataError, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:

@@ -11,17 +11,16 @@ from ovseg_cli.core.data.archive_list import Listing, list_archive
 from ovseg_cli.core.data.check import is_training
 from ovseg_cli.core.data.commands import download_command, prepare_command
 from ovseg_cli.core.data.convert import Converter, Drawer, Maker
+from ovseg_cli.core.data.encodings.read import LabelReader
 from ovseg_cli.core.data.images import encode_png
 from ovseg_cli.core.data.index import Entry, read_index
 from ovseg_cli.core.data.labels import SeenLabels
 from ovseg_cli.core.data.layout import (
     Found,
-    can_be_read,
     downloads,
     find_layout,
     holds_masks,
     mark_of,
-    unreadable,
 )
 from ovseg_cli.core.data.manifest import data_root, read_manifest
 from ovseg_cli.core.data.originals import Recorder
@@ -98,8 +97,8 @@ def make_job(
 
     Raises:
         DataError: No source is known, it is missing, or no known layout is in it.
-        UsageError: The source is the prepared folder itself, labels are stored in a way that cannot be read yet, or a
-            spec of the user's own has the name of a shipped one and means something else.
+        UsageError: The source is the prepared folder itself, or a spec of the user's own has the name of a shipped one
+            and means something else.
     """
     require_own_name(spec)
     if spec.generator is not None:
@@ -107,7 +106,7 @@ def make_job(
     root = data_root(folders, spec.name)
     source = source or _recorded_source(root)
     if source is None:
-        raise _no_source(spec) if can_be_read(spec) else unreadable(spec)
+        raise _no_source(spec)
     if source.resolve().is_relative_to(root.resolve()):
         raise UsageError(
             f"--source {source} lies inside {root}, which ovseg writes; originals are never overwritten.",
@@ -139,6 +138,8 @@ def _bytes_of(maker: Maker, item: Item) -> int:
         image, label, _ = maker.generator.scene(maker.subset, item.index)
         return len(encode_png(image)) + copies * len(encode_png(label))
     sizes = [Path(path).stat().st_size if path and Path(path).exists() else 0 for path in (item.image, item.label)]
+    if item.records is not None and item.records.file == item.label:  # the file holds the labels of many
+        sizes[1] = sum(end - start for start, end in item.records.places)
     copied = isinstance(maker, Converter) and not maker.link
     return sizes[0] * copied + sizes[1] * copies
 
@@ -170,7 +171,7 @@ def _converted(spec: Spec, root: Path, source: Path, found: Found, write: bool, 
     job = Job(spec, root, key, source=source.absolute(), layout=found.layout.id)
     for subset in found.subsets:
         listings = _listings(found, subset, root, reporter)
-        pairing = pair(found, subset, listings)
+        pairing = pair(found, subset, listings, spec)
         job.listings.extend(listings)
         job.problems.extend(pairing.problems)
         job.warnings.extend(pairing.warnings)
@@ -192,7 +193,8 @@ def _maker(spec: Spec, root: Path, subset: str, found: Found, write: bool, link:
     common = (root, subset, _ignore_label(spec), _dtype(spec), spec.num_classes, _seen_labels(spec, subset), write)
     if holds_masks(spec):
         return Recorder(*common)
-    return Converter(*common, spec.raw_to_train(found.layout), spec.name, link)
+    encoding = spec.encoding_of(found.layout)
+    return Converter(*common, spec.raw_table(found.layout), LabelReader(encoding), spec.name, link)
 
 
 def _mark(found: Found, subset: str) -> Path:

@@ -4,13 +4,13 @@ Every layout of the spec is tried from its roots, at the folder that the user na
 with the most subsets wins, the earlier one where two have as many.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ovseg_cli.core.data.patterns import fixed_folder, is_there
+from ovseg_cli.core.data.patterns import fixed_folder, is_there, pattern_regex
 from ovseg_cli.core.data.spec import Spec
-from ovseg_cli.core.data.spec_defaults import LABEL_MAPS
 from ovseg_cli.core.data.spec_files import Layout, SubsetLayout
 from ovseg_cli.core.errors import DataError, UsageError
 
@@ -31,64 +31,57 @@ class Found:
     base: Path
     subsets: tuple[str, ...]
 
-    @property
-    def labelled(self) -> int:
-        """How many of the subsets have their labels' folder."""
-        labels = [self.layout.subsets[name].labels for name in self.subsets]
-        return sum(1 for pattern in labels if pattern and (self.base / fixed_folder(pattern)).exists())
-
 
 def find_layout(spec: Spec, source: Path) -> Found:
     """Find the layout of a data set in a folder.
 
     Raises:
         DataError: The folder is missing, or holds none of the layouts; the message lists what was looked for.
-        UsageError: Only layouts are there whose labels cannot be read yet.
+        UsageError: The spec has no layouts.
     """
-    if not any(is_readable(spec, layout) for layout in spec.layouts):
-        raise unreadable(spec) if spec.layouts else _no_layout(spec)
+    if not spec.layouts:
+        raise _no_layout(spec)
     if not source.is_dir():
         what = "this is a file, not a folder" if source.exists() else "there is no such folder"
         raise DataError(f"{source}: {what}.", f"Give the folder that holds {spec.title}: --source DIR")
     fits = [found for found in _candidates(spec, source) if found.subsets]
-    readable = [found for found in fits if is_readable(spec, found.layout)]
-    if not readable:
-        raise unreadable(spec, source) if fits or not can_be_read(spec) else _not_found(spec, source)
-    return max(readable, key=lambda found: (found.labelled, len(found.subsets)))
+    if not fits:
+        raise _not_found(spec, source)
+    return max(fits, key=lambda found: (_labelled(spec, found), len(found.subsets)))
 
 
-def is_readable(spec: Spec, layout: Layout) -> bool:
-    """Whether labels of this layout can be converted, or need not be: masks without classes stay as they are."""
-    listed = all(part.list_columns != "json-phase" for part in layout.subsets.values())
-    kind = spec.encoding_of(layout).kind
-    return listed and (kind in LABEL_MAPS or (kind == "rle-json" and holds_masks(spec)))
+def others_patterns(spec: Spec, layout: Layout, subset: str) -> list[re.Pattern[str]]:
+    """Return what labels of other layouts look like that lie in the same folder and have longer names.
+
+    Such labels (a_labelTrainIds.png beside a.png) fit this layout's pattern, too, and are not meant by it.
+    """
+    own = layout.subsets[subset].labels or ""
+    parts = [other.subsets.get(subset) for other in spec.layouts if other.id != layout.id]
+    longer = {part.labels for part in parts if part and part.labels and len(part.labels) > len(own)}
+    return [pattern_regex(pattern) for pattern in longer if fixed_folder(pattern) == fixed_folder(own)]
+
+
+def _labelled(spec: Spec, found: Found) -> int:
+    """How many of the subsets have labels: a file that fits, or the JSON that holds them."""
+    return sum(1 for name in found.subsets if _has_labels(spec, found, name))
+
+
+def _has_labels(spec: Spec, found: Found, subset: str) -> bool:
+    part = found.layout.subsets[subset]
+    if part.labels is None or (part.segments and not (found.base / part.segments).is_file()):
+        return False
+    if not part.has_label_files:
+        return (found.base / part.labels).is_file()
+    if not (found.base / fixed_folder(part.labels)).is_dir():
+        return False
+    others = others_patterns(spec, found.layout, subset)
+    fitting = (path.relative_to(found.base).as_posix() for path in found.base.glob(part.labels.replace("{stem}", "*")))
+    return any(not any(regex.fullmatch(name) for regex in others) for name in fitting)
 
 
 def holds_masks(spec: Spec) -> bool:
     """Whether pictures come with masks without classes instead of labels."""
     return spec.task == "class-agnostic-masks"
-
-
-def can_be_read(spec: Spec) -> bool:
-    """Whether labels can be converted as the data set's authors store them (the first layout)."""
-    return not spec.layouts or is_readable(spec, spec.layouts[0])
-
-
-def unreadable(spec: Spec, source: Path | None = None) -> UsageError:
-    """Build the error for an encoding that is not supported; `source` is where a converted form was looked for."""
-    kind = spec.encoding_of(spec.layouts[0]).kind if spec.layouts else "nothing"
-    others = [layout for layout in spec.layouts if is_readable(spec, layout)]
-    what = f"{spec.name}: its original labels are stored as {kind}, which this version cannot convert"
-    if not others:
-        return UsageError(f"{what}.", f"It converts {', '.join(LABEL_MAPS)}.")
-    places = ", ".join(dict.fromkeys(_labels_of(layout) for layout in others))
-    nothing = f"; {source} holds no converted ones" if source else ""
-    word = "one of " if ", " in places else ""
-    return UsageError(
-        f"{what}{nothing}.",
-        f"It reads what other code has converted, {word}{places} below --source DIR (`ovseg show {spec.name}` says "
-        f"whose). Data: {downloads(spec)}",
-    )
 
 
 def downloads(spec: Spec) -> str:
@@ -97,12 +90,6 @@ def downloads(spec: Spec) -> str:
     for part in spec.downloads:
         by_page.setdefault(part.page, []).append(part.what)
     return "; ".join(f"{', '.join(what)}: {page}" for page, what in list(by_page.items())[:3])
-
-
-def _labels_of(layout: Layout) -> str:
-    """Return the folder that holds a layout's label maps."""
-    part = next(iter(layout.subsets.values()))
-    return fixed_folder(part.labels or part.images) + "/"
 
 
 def _no_layout(spec: Spec) -> UsageError:

@@ -1,4 +1,4 @@
-"""Which label belongs to which image: by a list file where the layout has one, else by the folders' contents.
+"""Which label belongs to which image: by list files where the layout has some, else by the contents of folders or JSON.
 
 A picture without its partner becomes a problem, never a gap.
 """
@@ -10,17 +10,22 @@ from typing import Any
 
 from ovseg_cli.core.data.archive import ArchiveMember
 from ovseg_cli.core.data.archive_list import Listing
-from ovseg_cli.core.data.layout import Found, mark_of
-from ovseg_cli.core.data.patterns import Inside, fixed_folder, index_files, pattern_regex
+from ovseg_cli.core.data.encodings.annotations import Annotations, Records, read_annotations
+from ovseg_cli.core.data.layout import Found, mark_of, others_patterns
+from ovseg_cli.core.data.pair_lists import listed
+from ovseg_cli.core.data.patterns import Inside, fixed_folder, index_files
 from ovseg_cli.core.data.problems import Problem
-from ovseg_cli.core.data.spec_files import SubsetLayout
+from ovseg_cli.core.data.spec import Spec
+from ovseg_cli.core.data.spec_files import Encoding, SubsetLayout
+from ovseg_cli.core.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
     """One picture to prepare: files of a source, or the place of a drawn scene.
 
-    Where `image` or `label` is an archive, `image_at` and `label_at` are name, offset and size in it.
+    Where `image` or `label` is an archive, `image_at` and `label_at` are name, offset and size in it. `records` are
+    what a JSON holds about the picture: all of its label, or the classes of its segments.
     """
 
     stem: str
@@ -29,6 +34,7 @@ class Item:
     index: int = -1
     image_at: Sequence[Any] | None = None
     label_at: Sequence[Any] | None = None
+    records: Records | None = None
 
 
 @dataclass
@@ -40,27 +46,34 @@ class Pairing:
     warnings: list[str] = field(default_factory=list)
 
 
-def pair(found: Found, subset: str, listings: Sequence[Listing] = ()) -> Pairing:
+def pair(found: Found, subset: str, listings: Sequence[Listing] = (), spec: Spec | None = None) -> Pairing:
     """List the pictures of a subset with their labels; missing partners become problems, never gaps.
 
     Args:
         found: The layout and where it is.
         subset: One of its subsets.
         listings: Its archives.
+        spec: The label space; needed where a JSON holds labels, or where labels of several layouts lie in one folder.
     """
     part = found.layout.subsets[subset]
     pairing = Pairing()
     inside = _inside(found, listings, pairing)
-    for pattern in (part.images, part.labels):
-        if pattern and not (found.base / fixed_folder(pattern)).is_dir():
-            folder = str(found.base / fixed_folder(pattern))
-            pairing.problems.append(Problem(folder, f"this folder of '{subset}' is missing", "Fetch it, too."))
-            return pairing
+    if _lacks_folders(found, subset, pairing):
+        return pairing
+    try:
+        encoding = spec.encoding_of(found.layout) if spec else Encoding()
+        annotations = _annotations(found, part, encoding, pairing)
+    except DataError as error:
+        file, _, what = error.message.partition(": ")
+        pairing.problems.append(Problem(file, what.rstrip("."), error.mend or ""))
+        return pairing
     images = index_files(found.base, part.images, pairing.problems, inside)
-    labels = index_files(found.base, part.labels, pairing.problems, inside) if part.labels else None
+    labels = _labels(found, part, annotations, pairing, inside)
+    if labels and spec:
+        _leave_to_others(labels, found, subset, spec)
     if labels:
         _share_out(images, labels, part.images, part.labels or "")
-    wanted = _listed(found, part, pairing.problems) if part.list else _everything(part, images, labels)
+    wanted = _wanted(found, subset, images, labels, annotations, pairing)
     for image_stem, label_stem in wanted:
         image = images.get(image_stem)
         label = labels.get(label_stem) if labels is not None else None
@@ -70,16 +83,91 @@ def pair(found: Found, subset: str, listings: Sequence[Listing] = ()) -> Pairing
         elif label is None and labels is not None:
             pairing.problems.append(_missing(found, part, label_stem, "label", subset, image))
         else:
-            pairing.items.append(_item(image_stem, image, label))
+            pairing.items.append(_item(image_stem, image, label, _records(part, annotations, label_stem)))
     if not wanted and not pairing.problems:
         where = found.base / mark_of(part)
         pairing.problems.append(Problem(str(where), f"there is no picture of '{subset}' in it", "Fetch it again."))
     return pairing
 
 
-def _item(stem: str, image: str | ArchiveMember, label: str | ArchiveMember | None) -> Item:
+def _lacks_folders(found: Found, subset: str, pairing: Pairing) -> bool:
+    """Whether a folder or a JSON that a subset needs is missing, which becomes a problem."""
+    part = found.layout.subsets[subset]
+    for pattern in (part.images, part.labels):
+        if pattern and not (found.base / fixed_folder(pattern)).is_dir():
+            folder = str(found.base / fixed_folder(pattern))
+            pairing.problems.append(Problem(folder, f"this folder of '{subset}' is missing", "Fetch it, too."))
+            return True
+    for file in (part.labels if part.labels and not part.has_label_files else None, part.segments):
+        if file and not (found.base / file).is_file():
+            what = f"this file, which holds the labels of '{subset}', is missing"
+            pairing.problems.append(Problem(str(found.base / file), what, "Fetch it, too."))
+            return True
+    return False
+
+
+def _annotations(found: Found, part: SubsetLayout, encoding: Encoding, pairing: Pairing) -> Annotations | None:
+    """Read the JSON that a subset's labels or its list stand in; what is wrong in it becomes problems."""
+    by_phase = part.list if part.list_columns == "json-phase" else None
+    file = part.segments or (part.labels if part.labels and not part.has_label_files else by_phase)
+    if file is None:
+        return None
+    path = found.base / file
+    only_a_list = by_phase == file and part.has_label_files
+    annotations = read_annotations(path, None if only_a_list else encoding.records or "annotations")
+    for stem in annotations.twice[:3]:
+        pairing.problems.append(Problem(str(path), f"picture '{stem}' stands twice in 'images'", "Remove one of them."))
+    if annotations.strays:
+        what = f"{annotations.strays} records belong to no picture of 'images'"
+        pairing.problems.append(Problem(str(path), what, "Fetch it again."))
+    return annotations
+
+
+def _records(part: SubsetLayout, annotations: Annotations | None, stem: str) -> Records | None:
+    """Return what a JSON holds of a picture's label; one that only lists pictures holds nothing of it."""
+    of_labels = part.segments or (part.labels and not part.has_label_files)
+    return annotations.pictures.get(stem) if annotations and of_labels else None
+
+
+def _labels(
+    found: Found, part: SubsetLayout, annotations: Annotations | None, pairing: Pairing, inside: Inside
+) -> "Files | None":
+    """Return stem → label of every picture: its own file, or the one JSON that holds all of them."""
+    if part.labels is None:
+        return None
+    if not part.has_label_files:
+        return dict.fromkeys(annotations.pictures if annotations else (), str(found.base / part.labels))
+    labels: Files = {}
+    for pattern in (part.labels, *part.labels_else):
+        if (found.base / fixed_folder(pattern)).is_dir():
+            labels = {**index_files(found.base, pattern, pairing.problems, inside), **labels}
+    if part.segments and annotations:
+        for stem in sorted(set(labels) - set(annotations.pictures)):
+            what = f"{found.base / part.segments} does not say what its segments are"
+            pairing.problems.append(Problem(str(labels.pop(stem)), what, "Fetch both again, or remove the picture."))
+    return labels
+
+
+def _wanted(
+    found: Found,
+    subset: str,
+    images: "Files",
+    labels: "Files | None",
+    annotations: Annotations | None,
+    pairing: Pairing,
+) -> list[tuple[str, str]]:
+    """Return stem of image and of label of each picture of a subset."""
+    part = found.layout.subsets[subset]
+    if part.list_columns == "json-phase" and annotations:
+        return [(stem, stem) for stem, phase in annotations.phases.items() if phase == subset]
+    return listed(found, part, pairing.problems) if part.list else _everything(part, images, labels)
+
+
+def _item(
+    stem: str, image: str | ArchiveMember, label: str | ArchiveMember | None, records: Records | None = None
+) -> Item:
     (image_path, image_at), (label_path, label_at) = _place(image), _place(label)
-    return Item(stem, image_path, label_path, image_at=image_at, label_at=label_at)
+    return Item(stem, image_path, label_path, image_at=image_at, label_at=label_at, records=records)
 
 
 def _place(file: str | ArchiveMember | None) -> tuple[str | None, list[Any] | None]:
@@ -111,6 +199,15 @@ def _relative(name: str, folder: str) -> str:
 Files = dict[str, str | ArchiveMember]
 
 
+def _leave_to_others(labels: "Files", found: Found, subset: str, spec: Spec) -> None:
+    """Take out labels that another layout means."""
+    others = others_patterns(spec, found.layout, subset)
+    for stem, label in list(labels.items()) if others else []:
+        name = label.name if isinstance(label, ArchiveMember) else Path(label).relative_to(found.base).as_posix()
+        if any(regex.fullmatch(name) for regex in others):
+            del labels[stem]
+
+
 def _share_out(images: Files, labels: Files, image_pattern: str, label_pattern: str) -> None:
     """Let a file that fits both patterns (a.png, a_label.png) belong to the longer one only."""
     both = set(images.values()) & set(labels.values())
@@ -125,47 +222,14 @@ def _everything(part: SubsetLayout, images: Files, labels: Files | None) -> list
     return [(stem, stem) for stem in sorted(stems)]
 
 
-def _listed(found: Found, part: SubsetLayout, problems: list[Problem]) -> list[tuple[str, str]]:
-    """Read a list file: (image stem, label stem) of each line that is not blank."""
-    path = found.base / (part.list or "")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        problems.append(Problem(str(path), f"the list cannot be read ({error})", "Fetch it again."))
-        return []
-    stems: dict[str, str] = {}
-    for number, line in enumerate(lines, 1):
-        columns = line.split()
-        if not columns:
-            continue
-        if part.list_columns == "paths":
-            image = _stem_of(columns[0], part.images)
-            label = _stem_of(columns[1], part.labels) if part.labels and len(columns) > 1 else image
-        else:
-            image = label = columns[0]
-        if image is None or label is None:
-            what = f"'{line.strip()[:120]}' does not fit {part.images} {part.labels or ''}"
-            problems.append(Problem(f"{path}, line {number}", what.rstrip(), "Mend the line."))
-        elif image in stems:
-            problems.append(Problem(f"{path}, line {number}", f"'{image}' is listed twice", "Remove one of the lines."))
-        else:
-            stems[image] = label
-    return list(stems.items())
-
-
-def _stem_of(listed: str, pattern: str) -> str | None:
-    """Read the stem out of a listed path, of which only as many last parts count as the pattern has."""
-    tail = PurePosixPath(listed.replace("\\", "/")).parts[-len(pattern.split("/")) :]
-    match = pattern_regex(pattern).fullmatch("/".join(tail))
-    return match["stem"] if match else None
-
-
 def _missing(
     found: Found, part: SubsetLayout, stem: str, what: str, subset: str, partner: str | ArchiveMember | None
 ) -> Problem:
     pattern = part.images if what == "image" else part.labels or ""
     other = "label" if what == "image" else "image"
     path = str(found.base / pattern.replace("{stem}", stem))
+    if what == "label" and not part.has_label_files:
+        return Problem(path, f"it says nothing about '{stem}', a picture of '{subset}'", "Fetch it again.")
     if isinstance(partner, ArchiveMember):
         path = f"{partner.archive}, member {stem}{PurePosixPath(pattern).suffix}"
     reason = f"listed in {part.list}" if part.list else f"the {other} '{stem}' of '{subset}' is there"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, PrivateAttr
 
-from ovseg_cli.core.data.spec_files import Download, Encoding, Layout, License, Subset
+from ovseg_cli.core.data.spec_files import Download, Encoding, Layout, License, Subset, pack_color
 from ovseg_cli.core.data.spec_models import Background, ClassSpec, ClassSplit, NameVariant, OtherLabel, Preset
 from ovseg_cli.core.data.spec_types import Name, Part, Slug
 from ovseg_cli.core.errors import UsageError, nearest, unknown_name
@@ -18,6 +18,7 @@ from ovseg_cli.core.files import digest_of
 if TYPE_CHECKING:
     import numpy as np
 
+    from ovseg_cli.core.data.encodings.table import RawTable
     from ovseg_cli.core.types import Vocabulary
 
 CANONICAL = "canonical"
@@ -186,33 +187,32 @@ class Spec(Part):
         if encoding.raw_ids == "train-ids":
             return list(range(self.num_classes))
         if encoding.rgb_rule == "color":
-            return [
-                None if c.color is None else c.color[0] + 256 * c.color[1] + 65536 * c.color[2] for c in self.classes
-            ]
+            return [None if c.color is None else pack_color(c.color) for c in self.classes]
         return list(encoding.raw_ids) if encoding.raw_ids is not None else [c.raw_id for c in self.classes]
+
+    def raw_table(self, layout: Layout | None = None) -> "RawTable":
+        """Return what each raw value in a layout's label files becomes."""
+        from ovseg_cli.core.data.encodings.table import UNKNOWN, RawTable
+
+        encoding = self.encoding_of(layout)
+        ignore = UNKNOWN if self.ignore_label is None else self.ignore_label
+        background = self.background.train_id if self.background else UNKNOWN
+        fill = {"refuse": UNKNOWN, "ignore": ignore, "background": background}[encoding.elsewhere]
+        pairs = dict.fromkeys([*encoding.ignore_raw, *map(pack_color, encoding.ignore_colors)], ignore)
+        pairs |= dict.fromkeys(encoding.background_raw, background)
+        if encoding.raw_ids == "train-ids" and 0 <= ignore < encoding.limit:
+            pairs[ignore] = ignore
+        classes = ((raw, train_id) for train_id, raw in enumerate(self.raw_ids(layout)) if raw is not None)
+        return RawTable({**pairs, **dict(classes)}, fill, encoding.limit)
 
     def raw_to_train(self, layout: Layout | None = None) -> "np.ndarray[Any, Any]":
         """Return the lookup table from raw values to train ids.
 
         Returns:
-            (2 ** bits,) int32 (16 bits where the encoding does not say): the train id, `ignore_label` where the
-            encoding says ignore, -1 where a value is outside the spec.
+            (`Encoding.limit`,) int32: the train id, `ignore_label` where the encoding says ignore, -1 where a value is
+            outside the spec.
         """
-        import numpy as np
-
-        encoding = self.encoding_of(layout)
-        ignore = -1 if self.ignore_label is None else self.ignore_label
-        background = self.background.train_id if self.background else -1
-        fill = {"refuse": -1, "ignore": ignore, "background": background}[encoding.elsewhere]
-        table = np.full(1 << (encoding.bits or 16), fill, dtype=np.int32)
-        table[encoding.ignore_raw] = ignore
-        table[encoding.background_raw] = background
-        if encoding.raw_ids == "train-ids" and 0 <= ignore < len(table):
-            table[ignore] = ignore
-        for train_id, raw in enumerate(self.raw_ids(layout)):
-            if raw is not None:
-                table[raw] = train_id
-        return table
+        return self.raw_table(layout).dense()
 
     def digest(self) -> str:
         """Fingerprint of everything that changes converted labels: classes, raw values, ignore label, encodings."""
@@ -221,9 +221,7 @@ class Spec(Part):
             "classes": [[c.name, c.raw_id, c.color if by_color else None] for c in self.classes],
             "ignore": [self.ignore_label, self.label_dtype],
             "background": self.background.train_id if self.background else None,
-            "encodings": [
-                e.model_dump(exclude={"note", "values"}) for e in [self.encoding_of(), *self._own_encodings()]
-            ],
+            "encodings": [e.facts() for e in [self.encoding_of(), *self._own_encodings()]],
             "generator": self.generator,
         }
         return digest_of(["spec-1", json.dumps(parts, sort_keys=True)])

@@ -6,6 +6,7 @@ from ovseg_cli.core import registry
 from ovseg_cli.core.data.spec import CANONICAL, Spec, no_class
 from ovseg_cli.core.data.spec_downloads import download_problems
 from ovseg_cli.core.data.spec_encodings import Problem, encoding_problems
+from ovseg_cli.core.data.spec_layouts import layout_problems
 from ovseg_cli.core.data.spec_models import BY_SETTING
 from ovseg_cli.core.errors import unknown_name
 
@@ -20,7 +21,7 @@ def problems(spec: Spec) -> Iterator[Problem]:
     yield from _splits(spec)
     yield from _variants(spec)
     yield from encoding_problems(spec)
-    yield from _layouts(spec)
+    yield from layout_problems(spec)
     yield from download_problems(spec)
     yield from _settings(spec)
 
@@ -153,21 +154,6 @@ def _variants(spec: Spec) -> Iterator[Problem]:
             )
     if spec.default_variant is not None and spec.default_variant not in [CANONICAL, *ids]:
         yield Problem.of("default_variant", unknown_name("name variant", spec.default_variant, [CANONICAL, *ids]))
-
-
-def _layouts(spec: Spec) -> Iterator[Problem]:
-    for i, layout in enumerate(spec.layouts):
-        for name, files in layout.subsets.items():
-            key = f"layouts[{i}].subsets.{name}"
-            if name not in spec.subsets:
-                yield Problem.of(key, unknown_name("subset", name, spec.subsets))
-            if "{stem}" not in files.images:
-                yield Problem(
-                    f"{key}.images", f"pattern '{files.images}' has no {{stem}}.", 'Write it as "images/{stem}.jpg".'
-                )
-            if files.archives and spec.task != "class-agnostic-masks":
-                what = "archives are read in place for class-agnostic masks only."
-                yield Problem(f"{key}.archives", what, "Remove it, and unpack them.")
 
 
 def _settings(spec: Spec) -> Iterator[Problem]:

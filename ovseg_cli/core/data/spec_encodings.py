@@ -41,6 +41,7 @@ def _encoding(spec: Spec, encoding: Encoding, key: str, layout: int | None) -> I
         )
         return
     yield from _needed(encoding, key)
+    yield from _colors(spec, encoding, key)
     background = spec.background.train_id if spec.background else None
     if (encoding.elsewhere == "background" or encoding.background_raw) and background is None:
         yield Problem(f"{key}.elsewhere", "there is no background class.", "Add [background] with its train_id.")
@@ -52,7 +53,7 @@ def _encoding(spec: Spec, encoding: Encoding, key: str, layout: int | None) -> I
                 f"class '{spec.class_names[i]}' has no {name}.",
                 f"Add {name}; only a background class may lack it.",
             )
-    limit = 1 << (encoding.bits or 16)
+    limit, bits = encoding.limit, encoding.limit.bit_length() - 1
     for where, values in (
         ("ignore_raw", encoding.ignore_raw),
         ("background_raw", encoding.background_raw),
@@ -67,7 +68,7 @@ def _encoding(spec: Spec, encoding: Encoding, key: str, layout: int | None) -> I
             if raw is not None and raw >= limit:
                 yield Problem(
                     spot,
-                    f"raw value {raw} does not fit into {encoding.bits or 16} bits.",
+                    f"raw value {raw} does not fit into {bits} bits.",
                     f"Values are 0 to {limit - 1}; raise {key}.bits.",
                 )
             if where != "raw_ids" and raw in raw_ids:
@@ -81,6 +82,24 @@ def _encoding(spec: Spec, encoding: Encoding, key: str, layout: int | None) -> I
             yield Problem(
                 f"{key}.background_raw[{k}]", f"raw value {raw} is also in 'ignore_raw'.", "Remove it from one of them."
             )
+
+
+def _colors(spec: Spec, encoding: Encoding, key: str) -> Iterator[Problem]:
+    """Colours that are ignored: only where labels are compared with colours, and none that is a class's own."""
+    if encoding.ignore_colors and encoding.rgb_rule != "color":
+        what = "'ignore_colors' means nothing without rgb_rule = \"color\"."
+        yield Problem(f"{key}.ignore_colors", what, "Remove it, or list numbers in 'ignore_raw'.")
+        return
+    own = [c.color for c in spec.classes]
+    for k, color in enumerate(encoding.ignore_colors):
+        if color in own:
+            what = f"colour {tuple(color)} is also class '{spec.class_names[own.index(color)]}'."
+            yield Problem(f"{key}.ignore_colors[{k}]", what, "Remove it from 'ignore_colors'.")
+    if encoding.rgb_rule == "color":
+        for i, shade in enumerate(own):
+            if shade is not None and shade in own[:i]:
+                what = f"'{spec.class_names[own.index(shade)]}' and '{spec.class_names[i]}' have one colour."
+                yield Problem(f"classes[{i}].color", what, "Labels are coded by colours; give each class its own.")
 
 
 def _needed(encoding: Encoding, key: str) -> Iterator[Problem]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from ovseg_cli.core.data.spec_types import Name, Part, Prompt, RawId, Slug
+from ovseg_cli.core.data.spec_types import Color, Name, Part, Prompt, RawId, Slug
 from ovseg_cli.core.files import digest_of
 
 BY_SETTING = "by_setting"
@@ -33,7 +33,7 @@ class ClassSpec(Part):
     raw_id: RawId | None = None
     is_thing: bool | None = None
     supercategory: str | None = None
-    color: Annotated[list[Annotated[int, Field(ge=0, le=255)]], Field(min_length=3, max_length=3)] | None = None
+    color: Color | None = None
     coco_id: int | None = None
     train_images: int | None = None
     val_images: int | None = None

@@ -20,12 +20,15 @@ Name = Annotated[str, Field(pattern=r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]*[^\s\
 Prompt = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$", max_length=400)]
 # Paths below the data set's folder: relative, no parent folder, forward slashes.
 RelativePath = Annotated[str, Field(min_length=1, max_length=400), AfterValidator(_below)]
+Paths = list[RelativePath]
 # Names of downloaded files: one name with a suffix, no folder, not hidden.
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+-]*(\.[A-Za-z0-9_+-]+)+$", max_length=120)]
 # Addresses that files are fetched from: http or https, no user name, no fragment.
 WebAddress = Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]+)?(/[^\s#@]*)?$", max_length=1000)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Md5 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+# Red, green and blue, 0 to 255 each.
+Color = Annotated[list[Annotated[int, Field(ge=0, le=255)]], Field(min_length=3, max_length=3)]
 RawId = Annotated[int, Field(ge=0, lt=1 << 24)]
 
 

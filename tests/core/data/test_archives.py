@@ -470,7 +470,7 @@ def test_archives_are_for_masks_without_classes_only(tmp_path: Path) -> None:
 
 def test_the_shipped_spec_is_read_in_every_layout() -> None:
     spec = load_spec("sa-1b")
-    assert all(layout.is_readable(spec, form) for form in spec.layouts) and layout.holds_masks(spec)
+    assert {spec.encoding_of(form).kind for form in spec.layouts} == {"rle-json"} and layout.holds_masks(spec)
 
 
 def test_listing_of_another_archive_of_that_name_is_not_taken(tmp_path: Path) -> None:

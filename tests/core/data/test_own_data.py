@@ -8,9 +8,7 @@ import pytest
 from ovseg_cli.core.data.commands import prepare_command
 from ovseg_cli.core.data.dataset import PreparedData
 from ovseg_cli.core.data.find import find_data, own_names
-from ovseg_cli.core.data.layout import holds_masks
 from ovseg_cli.core.data.prepare import plan, prepare
-from ovseg_cli.core.data.spec_defaults import LABEL_MAPS
 from ovseg_cli.core.data.specs import load_spec, spec_folder, spec_names
 from ovseg_cli.core.errors import DataError, OvsegError, UsageError
 from ovseg_cli.core.reporter import Silent
@@ -131,22 +129,15 @@ SHIPPED = [name for name in spec_names() if load_spec(name).generator is None]
 
 @pytest.mark.parametrize("name", SHIPPED)
 @pytest.mark.parametrize("place", [None, "empty"])
-def test_shipped_spec_says_what_to_fetch_or_that_it_cannot_convert(
-    tmp_path: Path, name: str, place: str | None
-) -> None:
+def test_shipped_spec_says_what_to_fetch(tmp_path: Path, name: str, place: str | None) -> None:
     spec = load_spec(name)
-    original = spec.encoding_of(spec.layouts[0]).kind
     (tmp_path / "empty").mkdir()
     with pytest.raises(OvsegError) as caught:
         prepare(spec, folders_of(tmp_path), tmp_path / place if place else None)
     said = str(caught.value)
     for page in {d.page for d in spec.downloads}:
         assert len(said.split(page)) <= 2, "the same page twice"
-    if original in LABEL_MAPS or holds_masks(spec):
-        assert caught.value.exit_code == 3 and "--source DIR" in said and spec.downloads[0].page in said
-    else:
-        assert caught.value.exit_code == 2 and "no known layout" not in said
-        assert caught.value.message.startswith(f"{name}: its original labels are stored as {original}")
+    assert caught.value.exit_code == 3 and "--source DIR" in said and spec.downloads[0].page in said
 
 
 def test_command_is_what_the_user_would_type(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from ovseg_cli.core.data.manifest import describe, last_prepared, prepared_names
 from ovseg_cli.core.data.prepare import plan, prepare
 from ovseg_cli.core.data.spec import Spec
 from ovseg_cli.core.data.specs import load_spec
-from ovseg_cli.core.errors import DataError, UsageError
+from ovseg_cli.core.errors import DataError
 from ovseg_cli.core.files import explain_os_error, folder_lock
 from ovseg_cli.core.registry import GENERATORS, Entry
 from ovseg_cli.core.reporter import Silent
@@ -321,14 +321,6 @@ def test_last_prepared_is_the_newest_even_if_nothing_was_left_to_do(tmp_path: Pa
     assert last_prepared(folders) == "other"
     prepare(spec, folders, tmp_path / "source")
     assert last_prepared(folders) == "mini"
-
-
-def test_encodings_to_come_are_refused_by_name(tmp_path: Path) -> None:
-    as_records = handmade.SPEC.replace('kind = "label-png"', 'kind = "rle-json"\nrecords = "annotations"')
-    with pytest.raises(UsageError, match="mini: its original labels are stored as rle-json") as caught:
-        prepare(make_spec(tmp_path, as_records), folders_of(tmp_path), tmp_path)
-    assert "label-png" in str(caught.value.mend)
-    assert not (tmp_path / "datasets").exists()
 
 
 def test_second_process_is_told_to_wait(tmp_path: Path, spec: Spec) -> None:
