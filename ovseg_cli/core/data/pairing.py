@@ -10,10 +10,11 @@ from typing import Any
 
 from ovseg_cli.core.data.archive import ArchiveMember
 from ovseg_cli.core.data.archive_list import Listing
-from ovseg_cli.core.data.encodings.annotations import Annotations, Records, read_annotations
-from ovseg_cli.core.data.layout import Found, mark_of, others_patterns
+from ovseg_cli.core.data.encodings.annotations import Annotations, Records
+from ovseg_cli.core.data.layout import Found, mark_of
+from ovseg_cli.core.data.pair_labels import Files, annotations_of, labels_of, lacks_files, records_of
 from ovseg_cli.core.data.pair_lists import listed
-from ovseg_cli.core.data.patterns import Inside, fixed_folder, index_files
+from ovseg_cli.core.data.patterns import Inside, index_files
 from ovseg_cli.core.data.problems import Problem
 from ovseg_cli.core.data.spec import Spec
 from ovseg_cli.core.data.spec_files import Encoding, SubsetLayout
@@ -58,101 +59,58 @@ def pair(found: Found, subset: str, listings: Sequence[Listing] = (), spec: Spec
     part = found.layout.subsets[subset]
     pairing = Pairing()
     inside = _inside(found, listings, pairing)
-    if _lacks_folders(found, subset, pairing):
+    if lacks_files(found, subset, pairing.problems):
         return pairing
     try:
-        encoding = spec.encoding_of(found.layout) if spec else Encoding()
-        annotations = _annotations(found, part, encoding, pairing)
+        annotations = annotations_of(
+            found, part, spec.encoding_of(found.layout) if spec else Encoding(), pairing.problems
+        )
     except DataError as error:
         file, _, what = error.message.partition(": ")
         pairing.problems.append(Problem(file, what.rstrip("."), error.mend or ""))
         return pairing
     images = index_files(found.base, part.images, pairing.problems, inside)
-    labels = _labels(found, part, annotations, pairing, inside)
-    if labels and spec:
-        _leave_to_others(labels, found, subset, spec)
+    labels = labels_of(found, subset, annotations, pairing.problems, inside, spec)
     if labels:
         _share_out(images, labels, part.images, part.labels or "")
     wanted = _wanted(found, subset, images, labels, annotations, pairing)
-    for image_stem, label_stem in wanted:
-        image = images.get(image_stem)
-        label = labels.get(label_stem) if labels is not None else None
-        if image is None:
-            partner = labels.get(label_stem) if labels is not None else None
-            pairing.problems.append(_missing(found, part, image_stem, "image", subset, partner))
-        elif label is None and labels is not None:
-            pairing.problems.append(_missing(found, part, label_stem, "label", subset, image))
-        else:
-            pairing.items.append(_item(image_stem, image, label, _records(part, annotations, label_stem)))
+    for stems in wanted:
+        _pair_one(found, subset, stems, images, labels, annotations, pairing)
     if not wanted and not pairing.problems:
         where = found.base / mark_of(part)
         pairing.problems.append(Problem(str(where), f"there is no picture of '{subset}' in it", "Fetch it again."))
     return pairing
 
 
-def _lacks_folders(found: Found, subset: str, pairing: Pairing) -> bool:
-    """Whether a folder or a JSON that a subset needs is missing, which becomes a problem."""
+def _pair_one(
+    found: Found,
+    subset: str,
+    stems: tuple[str, str],
+    images: Files,
+    labels: Files | None,
+    annotations: Annotations | None,
+    pairing: Pairing,
+) -> None:
+    """Add a picture with its label, or what of the two is missing."""
     part = found.layout.subsets[subset]
-    for pattern in (part.images, part.labels):
-        if pattern and not (found.base / fixed_folder(pattern)).is_dir():
-            folder = str(found.base / fixed_folder(pattern))
-            pairing.problems.append(Problem(folder, f"this folder of '{subset}' is missing", "Fetch it, too."))
-            return True
-    for file in (part.labels if part.labels and not part.has_label_files else None, part.segments):
-        if file and not (found.base / file).is_file():
-            what = f"this file, which holds the labels of '{subset}', is missing"
-            pairing.problems.append(Problem(str(found.base / file), what, "Fetch it, too."))
-            return True
-    return False
-
-
-def _annotations(found: Found, part: SubsetLayout, encoding: Encoding, pairing: Pairing) -> Annotations | None:
-    """Read the JSON that a subset's labels or its list stand in; what is wrong in it becomes problems."""
-    by_phase = part.list if part.list_columns == "json-phase" else None
-    file = part.segments or (part.labels if part.labels and not part.has_label_files else by_phase)
-    if file is None:
-        return None
-    path = found.base / file
-    only_a_list = by_phase == file and part.has_label_files
-    annotations = read_annotations(path, None if only_a_list else encoding.records or "annotations")
-    for stem in annotations.twice[:3]:
-        pairing.problems.append(Problem(str(path), f"picture '{stem}' stands twice in 'images'", "Remove one of them."))
-    if annotations.strays:
-        what = f"{annotations.strays} records belong to no picture of 'images'"
-        pairing.problems.append(Problem(str(path), what, "Fetch it again."))
-    return annotations
-
-
-def _records(part: SubsetLayout, annotations: Annotations | None, stem: str) -> Records | None:
-    """Return what a JSON holds of a picture's label; one that only lists pictures holds nothing of it."""
-    of_labels = part.segments or (part.labels and not part.has_label_files)
-    return annotations.pictures.get(stem) if annotations and of_labels else None
-
-
-def _labels(
-    found: Found, part: SubsetLayout, annotations: Annotations | None, pairing: Pairing, inside: Inside
-) -> "Files | None":
-    """Return stem → label of every picture: its own file, or the one JSON that holds all of them."""
-    if part.labels is None:
-        return None
-    if not part.has_label_files:
-        return dict.fromkeys(annotations.pictures if annotations else (), str(found.base / part.labels))
-    labels: Files = {}
-    for pattern in (part.labels, *part.labels_else):
-        if (found.base / fixed_folder(pattern)).is_dir():
-            labels = {**index_files(found.base, pattern, pairing.problems, inside), **labels}
-    if part.segments and annotations:
-        for stem in sorted(set(labels) - set(annotations.pictures)):
-            what = f"{found.base / part.segments} does not say what its segments are"
-            pairing.problems.append(Problem(str(labels.pop(stem)), what, "Fetch both again, or remove the picture."))
-    return labels
+    image = images.get(stems[0])
+    label = labels.get(stems[1]) if labels is not None else None
+    if image is None:
+        pairing.problems.append(_missing(found, part, stems[0], "image", subset, label))
+    elif label is None and labels is not None:
+        pairing.problems.append(_missing(found, part, stems[1], "label", subset, image))
+    elif part.segments and annotations and stems[1] not in annotations.pictures:
+        what = f"{found.base / part.segments} does not say what its segments are"
+        pairing.problems.append(Problem(str(label), what, "Fetch both again, or remove the picture."))
+    else:
+        pairing.items.append(_item(stems[0], image, label, records_of(part, annotations, stems[1])))
 
 
 def _wanted(
     found: Found,
     subset: str,
-    images: "Files",
-    labels: "Files | None",
+    images: Files,
+    labels: Files | None,
     annotations: Annotations | None,
     pairing: Pairing,
 ) -> list[tuple[str, str]]:
@@ -194,18 +152,6 @@ def _inside(found: Found, listings: Sequence[Listing], pairing: Pairing) -> Insi
 def _relative(name: str, folder: str) -> str:
     """Return a member's path in the folder that its archive counts as, which some archives hold themselves."""
     return name.removeprefix("./").removeprefix(f"{folder}/")
-
-
-Files = dict[str, str | ArchiveMember]
-
-
-def _leave_to_others(labels: "Files", found: Found, subset: str, spec: Spec) -> None:
-    """Take out labels that another layout means."""
-    others = others_patterns(spec, found.layout, subset)
-    for stem, label in list(labels.items()) if others else []:
-        name = label.name if isinstance(label, ArchiveMember) else Path(label).relative_to(found.base).as_posix()
-        if any(regex.fullmatch(name) for regex in others):
-            del labels[stem]
 
 
 def _share_out(images: Files, labels: Files, image_pattern: str, label_pattern: str) -> None:
