@@ -1,16 +1,17 @@
-"""How does an interrupted evaluation continue where it was? Counts of finished pictures, appended to a file.
+"""How does an interrupted evaluation continue where it was? Records of finished pictures, appended to a file.
 
-The first line says what is being evaluated; each further line holds the counts of one picture under every readout, or
-seconds spent. A line cut off by a kill is dropped, and a journal of another evaluation is begun anew. Of several
-processes each appends to a file of its own; the main one takes all of them in when the evaluation continues, with
-whatever number of processes.
+The first line says what is being evaluated; each further line holds the record of one picture, or seconds spent.
+`Journal` keeps counts under every readout; `PictureJournal` is what journals of other records share. A line cut off by
+a kill is dropped, and a journal of another evaluation is begun anew. Of several processes each appends to a file of its
+own; the main one takes all of them in when the evaluation continues, with whatever number of processes.
 """
 
 import glob
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Generic, Self, TypeVar
 
 import numpy as np
 
@@ -19,27 +20,35 @@ from ovseg_cli.core.evaluation.confusion import Counts
 from ovseg_cli.core.files import explain_os_error, make_folder, write_text
 
 _SCHEMA = 1
+R = TypeVar("R")
 
 
-class Journal:
+class PictureJournal(ABC, Generic[R]):
     """The finished part of an evaluation; a context manager that holds the file open.
 
     Args:
         path: The file, or None to remember nothing.
         key: Digest of what is evaluated: data, weights, vocabulary, protocols.
-        num_classes: K.
         rank: Number of the process; the main one, 0, reads what was finished before.
     """
 
-    def __init__(self, path: Path | None, key: str, num_classes: int, rank: int = 0):
+    def __init__(self, path: Path | None, key: str, rank: int = 0):
         self.path = part_of(path, rank) if path else None
-        self.num_classes, self.is_main = num_classes, rank == 0
-        self.counts: dict[str, dict[str, Counts]] = {}
+        self.is_main = rank == 0
+        self.counts: dict[str, R] = {}
         self.timing: dict[str, float] = {}
         self._stream: IO[str] | None = None
         self._head = json.dumps({"schema": _SCHEMA, "kind": "ovseg-evaluation-journal", "key": key})
 
-    def __enter__(self) -> "Journal":
+    @abstractmethod
+    def to_plain(self, record: R) -> Any:
+        """Return a record as JSON values."""
+
+    @abstractmethod
+    def of_plain(self, plain: Any) -> R:
+        """Build a record from JSON values."""
+
+    def __enter__(self) -> Self:
         if self.path is None:
             return self
         make_folder(self.path.parent)
@@ -60,17 +69,17 @@ class Journal:
         if self._stream is not None:
             self._stream.close()
 
-    def add(self, name: str, counts: Mapping[str, Counts]) -> None:
-        """Remember the counts of one picture, by readout."""
-        self.counts[name] = dict(counts)
-        self._write({"image": name, "counts": {k: [c.cells.tolist(), c.pixels.tolist()] for k, c in counts.items()}})
+    def add(self, name: str, record: R) -> None:
+        """Remember the record of one picture."""
+        self.counts[name] = record
+        self._write({"image": name, "counts": self.to_plain(record)})
 
     def spend(self, timing: Mapping[str, float]) -> None:
         """Add seconds spent, by stage."""
         self._spend(timing)
         self._write({"timing": dict(timing)})
 
-    def take_in(self, parts: Sequence[tuple[dict[str, dict[str, Counts]], dict[str, float]]]) -> None:
+    def take_in(self, parts: Sequence[tuple[dict[str, R], dict[str, float]]]) -> None:
         """Know what all processes have counted and spent; each remembers its own in its own file."""
         self.counts = {name: counts for counted, _ in parts for name, counts in counted.items()}
         self.timing = {}
@@ -103,9 +112,25 @@ class Journal:
 
     def _take(self, entry: dict[str, Any]) -> None:
         if "image" in entry:
-            pairs = {k: [np.array(part, dtype=np.int64) for part in pair] for k, pair in entry["counts"].items()}
-            self.counts[entry["image"]] = {k: Counts(c, p, self.num_classes) for k, (c, p) in pairs.items()}
+            self.counts[entry["image"]] = self.of_plain(entry["counts"])
         self._spend(entry.get("timing", {}))
+
+
+class Journal(PictureJournal[dict[str, Counts]]):
+    """The counts of finished pictures, by readout; of K classes."""
+
+    def __init__(self, path: Path | None, key: str, num_classes: int, rank: int = 0):
+        super().__init__(path, key, rank)
+        self.num_classes = num_classes
+
+    def to_plain(self, record: Mapping[str, Counts]) -> dict[str, list[list[int]]]:
+        """Return cells and pixels by readout."""
+        return {name: [counts.cells.tolist(), counts.pixels.tolist()] for name, counts in record.items()}
+
+    def of_plain(self, plain: Any) -> dict[str, Counts]:
+        """Build counts from cells and pixels."""
+        pairs = {name: [np.array(part, dtype=np.int64) for part in pair] for name, pair in plain.items()}
+        return {name: Counts(cells, pixels, self.num_classes) for name, (cells, pixels) in pairs.items()}
 
 
 def part_of(path: Path, rank: int) -> Path:

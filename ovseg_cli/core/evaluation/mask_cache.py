@@ -2,16 +2,26 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from ovseg_cli.core.data.dataset import SegmentationData
 from ovseg_cli.core.errors import DataError
+from ovseg_cli.core.methods.build import ModelChoice
 from ovseg_cli.core.methods.sources import GeneratorSource, StoreSource
 from ovseg_cli.core.proposals.base import ProposalGenerator
 from ovseg_cli.core.proposals.caches import caches
 from ovseg_cli.core.proposals.store import MANIFEST, ProposalStore
+from ovseg_cli.core.registry import METHODS
 from ovseg_cli.core.reporter import Reporter
 from ovseg_cli.core.runtime import Folders
+
+
+def without_source(choice: ModelChoice) -> ModelChoice:
+    """The same model with a generator that is never asked: masks are given, so a lost cache or host is no matter."""
+    if "proposals" not in METHODS[choice.method].load().Config.model_fields:
+        return choice
+    return replace(choice, settings={**choice.settings, "proposals": "superpixels", "proposal_settings": {}})
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ovseg_cli.core.data.dataset import SegmentationData
 from ovseg_cli.core.evaluation.mask_series import MaskSeries, mask_series, overlaps
+from ovseg_cli.core.evaluation.mask_sources import binary_masks
 from ovseg_cli.core.evaluation.sensitivity_results import DIGITS, RegionScores
 from ovseg_cli.core.files import digest_of
 from ovseg_cli.core.proposals.store import ProposalStore
@@ -103,11 +104,8 @@ def _series(regions: Sequence[Region], sample: Sample) -> Iterator[Probe]:
 
 def _proposals(regions: Sequence[Region], sample: Sample, store: ProposalStore) -> Iterator[Probe]:
     """The same masks for each region; IoU counts labelled pixels only. Masks below one half everywhere are left out."""
-    masks = store.read(sample.name).probabilities()[:, None]
     size = int(sample.image.shape[-2]), int(sample.image.shape[-1])
-    if tuple(masks.shape[-2:]) != size:
-        masks = torch.nn.functional.interpolate(masks, size, mode="bilinear", align_corners=False)
-    binary = (masks[:, 0] > 0.5).numpy()
+    binary = binary_masks(store.read(sample.name), size)
     binary = binary[binary.any((1, 2))]
     for region in regions:
         ious = overlaps(binary & region.valid, region.mask)

@@ -69,7 +69,7 @@ def to_document(result: Result) -> dict[str, Any]:
         "prediction": predicted.tolist(),
         "pixels": result.matrix.ravel()[cells].tolist(),
     }
-    packed = {"lengths": _pack(np.diff(table.starts)), "cells": _pack(table.cells), "pixels": _pack(table.pixels)}
+    packed = {"lengths": pack(np.diff(table.starts)), "cells": pack(table.cells), "pixels": pack(table.pixels)}
     counts = {"num_classes": table.num_classes, "total": total, "per_image": packed}
     return {"schema": SCHEMA, "kind": KIND, **plain, "images": list(table.names), "counts": counts}
 
@@ -94,7 +94,7 @@ def from_document(document: Any) -> Result:
 
 def _read_counts(document: dict[str, Any]) -> CountTable:
     packed, num_classes = document["counts"]["per_image"], int(document["counts"]["num_classes"])
-    lengths, cells, pixels = (_unpack(packed[name], name) for name in ("lengths", "cells", "pixels"))
+    lengths, cells, pixels = (unpack(packed[name], name) for name in ("lengths", "cells", "pixels"))
     names = tuple(str(name) for name in document["images"])
     if len(set(names)) != len(names) or len(lengths) != len(names) or (lengths < 0).any():
         raise DataError("this result is broken: its pictures and their counts do not fit together.", _MEND)
@@ -120,14 +120,15 @@ def _plain_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
-def _pack(values: NDArray[np.int64]) -> dict[str, Any]:
+def pack(values: NDArray[np.int64]) -> dict[str, Any]:
+    """Pack numbers from 0: `{dtype, length, data}`."""
     fits = not len(values) or int(values.max()) < 2**32
     dtype = "<u4" if fits else "<i8"
     data = base64.b64encode(zlib.compress(values.astype(_DTYPES[dtype]).tobytes(), 6)).decode("ascii")
     return {"dtype": dtype, "length": len(values), "data": data}
 
 
-def _unpack(packed: dict[str, Any], name: str) -> NDArray[np.int64]:
+def unpack(packed: dict[str, Any], name: str) -> NDArray[np.int64]:
     """Unpack an array, never making more bytes than it says it has."""
     dtype, length = _DTYPES[packed["dtype"]], int(packed["length"])
     if not 0 <= length <= _MAX_ENTRIES:

@@ -2,10 +2,10 @@
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -26,11 +26,13 @@ from ovseg_cli.core.runtime import Folders, Runtime, open_runtime
 from ovseg_cli.core.training.group import Group
 from ovseg_cli.core.training.processes import open_group
 from ovseg_cli.core.training.starts import caveats_of
-from ovseg_cli.core.types import Readout, Vocabulary
+from ovseg_cli.core.types import Readout, TextFeatures, Vocabulary
 
 if TYPE_CHECKING:
     from ovseg_cli.core.data.specs import DataChoice
     from ovseg_cli.core.methods.base import Method
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,40 @@ class Scored:
 
     result: Result
     path: Path
+
+
+@dataclass(frozen=True)
+class Job:
+    """One data set of a plan and the model that was built for it.
+
+    Attributes:
+        choice: Data set and class split.
+        model: Method, CLIP and settings.
+        subset: Subset of images.
+        method: The method, on its device.
+        run: Folder that the result goes to.
+        request: What was asked.
+        folders: Where data, runs and caches lie.
+        runtime: Device and seed.
+        reporter: Silent in all processes but the main one.
+        group: The processes that work together.
+    """
+
+    choice: "DataChoice"
+    model: ModelChoice
+    subset: str
+    method: "Method"
+    run: Run
+    request: EvalRequest
+    folders: Folders
+    runtime: Runtime
+    reporter: Reporter
+    group: Group
+
+    @property
+    def stem(self) -> str:
+        """Stem of the result file."""
+        return result_name(self.choice, self.subset, self.request, _changed(self.model, self.request))
 
 
 def score(plan: EvalPlan, folders: Folders, reporter: Reporter) -> list[Scored]:
@@ -54,13 +90,39 @@ def score(plan: EvalPlan, folders: Folders, reporter: Reporter) -> list[Scored]:
         DataError: Data broken since it was prepared, or scores below chance.
         MachineError: Weights, device or disk.
     """
+    return for_each_data(plan, folders, reporter, lambda job: Scored(*_score_one(job)))
+
+
+def for_each_data(
+    plan: EvalPlan, folders: Folders, reporter: Reporter, act: Callable[[Job], T], join: bool = False
+) -> list[T]:
+    """Build the model of each data set of a plan and do something with it, in every process that was started for it.
+
+    Args:
+        plan: The plan.
+        folders: Where data, runs and caches lie.
+        reporter: Receives progress and messages.
+        act: What is done.
+        join: A model that is no run yet may use the finished run of the very same model and data.
+
+    Returns:
+        What `act` returned, by data set.
+    """
     request = plan.request
     runtime = open_runtime(request.gpus, request.seed)
     with open_group(runtime.device) as group:
-        return _score_all(plan, folders, group.quiet(reporter), runtime, group)
+        return _for_each_data(plan, folders, group.quiet(reporter), runtime, group, act, join)
 
 
-def _score_all(plan: EvalPlan, folders: Folders, reporter: Reporter, runtime: Runtime, group: Group) -> list[Scored]:
+def _for_each_data(
+    plan: EvalPlan,
+    folders: Folders,
+    reporter: Reporter,
+    runtime: Runtime,
+    group: Group,
+    act: Callable[[Job], T],
+    join: bool,
+) -> list[T]:
     for note in runtime.notes:
         reporter.say(note)
     if len(runtime.devices) > group.world_size:
@@ -68,16 +130,16 @@ def _score_all(plan: EvalPlan, folders: Folders, reporter: Reporter, runtime: Ru
     methods = _Methods(runtime, reporter)
     with group.main_first():
         first = methods.get(plan.models[0])
-    run = plan.models[0].run or group.on_main(lambda: _run_of(plan, first, folders))
-    scored = []
+    run = plan.models[0].run or group.on_main(lambda: _run_of(plan, first, folders, join))
+    found = []
     for choice, model, subset in zip(plan.data, plan.models, plan.subsets, strict=True):
         with group.main_first():
             method = methods.get(model)
-        result, path = _score_one(choice, model, subset, method, run, plan.request, folders, runtime, reporter, group)
-        scored.append(Scored(result, path))
-    if plan.models[0].run is None:
+        job = Job(choice, model, subset, method, run, plan.request, folders, runtime, reporter, group)
+        found.append(act(job))
+    if plan.models[0].run is None and not run.is_finished:
         group.on_main(run.finish)
-    return scored
+    return found
 
 
 def find_scored(plan: EvalPlan, folders: Folders, reporter: Reporter) -> Scored | None:
@@ -120,42 +182,20 @@ class _Methods:
         return self.built[key]
 
 
-def _score_one(
-    choice: "DataChoice",
-    model: ModelChoice,
-    subset: str,
-    method: "Method",
-    run: Run,
-    request: EvalRequest,
-    folders: Folders,
-    runtime: Runtime,
-    reporter: Reporter,
-    group: Group,
-) -> tuple[Result, Path]:
-    prepared = PreparedData.open(choice.spec, folders)
-    data = prepared.subset(subset)
-    vocabulary = vocabulary_of(choice, request, type(method), model.run)
-    with group.main_first():
-        text = method_text(method, vocabulary, folders.cache, reporter)
-    if doubt := training_doubt(method, vocabulary):
-        reporter.warn(f"{choice.label}: {doubt}")
-    if said := _of_the_paper(choice, request, method, vocabulary):
-        reporter.say(f"{choice.label}: {said}")
-    readout = readout_of(request, vocabulary, method)
-    facts = _facts(choice, subset, prepared, method, vocabulary, run, request, runtime)
-    if remark := method.remark(text):
-        reporter.say(f"{choice.label}: {remark}")
-        facts = replace(facts, notes=(*facts.notes, remark))
-    stem = result_name(choice, subset, request, _changed(model, request))
-    path = run.path / "results" / f"{stem}.json"
+def _score_one(job: Job) -> tuple[Result, Path]:
+    prepared = PreparedData.open(job.choice.spec, job.folders)
+    data = prepared.subset(job.subset)
+    vocabulary, text, facts = describe(job, prepared)
+    method, request, reporter, group = job.method, job.request, job.reporter, job.group
+    path = job.run.path / "results" / f"{job.stem}.json"
     journal = path.with_suffix(".unfinished.jsonl")
-    with cached_masks(method, data, folders, reporter):
+    with cached_masks(method, data, job.folders, reporter):
         result = evaluate(
             method,
             data,
             vocabulary,
             text,
-            {"main": readout},
+            {"main": readout_of(request, vocabulary, method)},
             facts,
             reporter,
             batch_size=method.config.windows_per_batch,
@@ -166,6 +206,23 @@ def _score_one(
         )["main"]
     group.on_main(lambda: _keep(result, path, journal))
     return result, path
+
+
+def describe(job: Job, prepared: PreparedData) -> tuple[Vocabulary, TextFeatures, Facts]:
+    """Encode the names of a job, say what its user should know, and put down how its result will come about."""
+    choice, method, reporter = job.choice, job.method, job.reporter
+    vocabulary = vocabulary_of(choice, job.request, type(method), job.model.run)
+    with job.group.main_first():
+        text = method_text(method, vocabulary, job.folders.cache, reporter)
+    if doubt := training_doubt(method, vocabulary):
+        reporter.warn(f"{choice.label}: {doubt}")
+    if said := _of_the_paper(choice, job.request, method, vocabulary):
+        reporter.say(f"{choice.label}: {said}")
+    facts = _facts(choice, job.subset, prepared, method, vocabulary, job.run, job.request, job.runtime)
+    if remark := method.remark(text):
+        reporter.say(f"{choice.label}: {remark}")
+        facts = replace(facts, notes=(*facts.notes, remark))
+    return vocabulary, text, facts
 
 
 def _keep(result: Result, path: Path, journal: Path) -> None:
@@ -219,8 +276,8 @@ def readout_of(request: EvalRequest, vocabulary: Vocabulary, method: "Method") -
     )
 
 
-def _run_of(plan: EvalPlan, method: "Method", folders: Folders) -> Run:
-    """The unfinished run of the very same evaluation, else a new one."""
+def _run_of(plan: EvalPlan, method: "Method", folders: Folders, join: bool = False) -> Run:
+    """The unfinished run of the very same evaluation, or, to join, a finished one of the same model, else a new one."""
     model, choice = plan.models[0], plan.data[0]
     tables: dict[str, Any] = {
         "clip": {"name": model.clip, "pretrained": model.pretrained, "digest": method.clip.digest},
@@ -230,9 +287,12 @@ def _run_of(plan: EvalPlan, method: "Method", folders: Folders) -> Run:
         tables["vocabulary"] = {"unseen": plan.request.unseen}
     wanted = json.loads(json.dumps({"clip": {k: v for k, v in tables["clip"].items() if v is not None}}))
     for run in list_runs(folders.runs):
-        same = run.kind == "segmentation" and not run.is_finished and run.method == model.method
+        same = run.kind == "segmentation" and run.method == model.method
         if same and run.config.get("clip") == wanted["clip"] and run.config.get("method") == tables["method"]:
-            if run.config["run"]["command"] == typed_command():
+            if not run.is_finished and run.config["run"]["command"] == typed_command():
+                return run
+            own = run.config["run"]["data"], run.config.get("vocabulary", {}).get("unseen")
+            if join and run.is_finished and own == (choice.label, plan.request.unseen):
                 return run
     return create_run(folders.runs, "segmentation", model.method, choice.label, tables, plan.request.seed)
 

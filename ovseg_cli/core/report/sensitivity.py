@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovseg_cli.core.errors import DataError
+from ovseg_cli.core.evaluation.mask_cache import without_source
 from ovseg_cli.core.evaluation.mask_sensitivity import LIMIT, mask_probabilities, measure
 from ovseg_cli.core.evaluation.mask_series import VERSION
 from ovseg_cli.core.evaluation.request import EvalRequest
@@ -15,7 +15,6 @@ from ovseg_cli.core.evaluation.session import vocabulary_of
 from ovseg_cli.core.files import digest_of
 from ovseg_cli.core.methods.build import ModelChoice, build_method, choose_model
 from ovseg_cli.core.methods.texts import method_text
-from ovseg_cli.core.registry import METHODS
 from ovseg_cli.core.report.cells import Cell, Column, Table
 from ovseg_cli.core.report.figure_inputs import (
     FigureReport,
@@ -132,7 +131,7 @@ def _one(
     reporter: Reporter,
 ) -> "tuple[MaskSensitivity, Tensor]":
     """Build one model; measure it, or read what was measured; ask it about the scene."""
-    method = build_method(_without_source(choice), device, reporter)
+    method = build_method(without_source(choice), device, reporter)
     vocabulary = vocabulary_of(pictures.choice, EvalRequest(), type(method), choice.run)
     text = method_text(method, vocabulary, folders.cache, reporter).to(device)
     path = _path(choice, pictures, out)
@@ -145,13 +144,6 @@ def _one(
     else:
         reporter.say(f"{caption}: measured before, read from {path}")
     return measurement, mask_probabilities(method, scene.sample.image, scene.masks, text)
-
-
-def _without_source(choice: ModelChoice) -> ModelChoice:
-    """The same model with a generator that is never asked: masks are given, so a lost cache or host is no matter."""
-    if "proposals" not in METHODS[choice.method].load().Config.model_fields:
-        return choice
-    return replace(choice, settings={**choice.settings, "proposals": "superpixels", "proposal_settings": {}})
 
 
 def _measured(
