@@ -1,17 +1,21 @@
 """`ovseg eval [MODEL]`: scores, from counts that are kept."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ovseg_cli.commands import options
 
-Task = Literal["segmentation", "proposals"]
+if TYPE_CHECKING:
+    from ovseg_cli.core.evaluation.request import EvalRequest
+
+Task = Literal["segmentation", "masks", "proposals"]
 _OF_MODELS = (
     *("model", "candidates", "absent", "seen_penalty", "background_threshold", "templates", "names", "clip"),
     *("pretrained", "force", "gpus", "seed"),
 )
+_OF_LABEL_MAPS = ("seen_penalty", "background_threshold", "force")
 
 
 def evaluate(
@@ -26,7 +30,11 @@ def evaluate(
     ] = "latest",
     data: options.DataMany = None,
     task: Annotated[
-        Task, typer.Option(help="What is scored: label maps of a model, or mask proposals before they get names.")
+        Task,
+        typer.Option(
+            help="What is scored: segmentation, label maps of a model; masks, the names that it gives to masks of "
+            "--proposals (by default one ground-truth mask a class); proposals, masks before they get names.",
+        ),
     ] = "segmentation",
     proposals: options.Proposals = None,
     split: options.Split = "all",
@@ -74,21 +82,18 @@ def evaluate(
 
     [dim]ovseg eval maskclip --data toy[/dim]
     [dim]ovseg eval --split unseen --fail-under mIoU=20[/dim]
+    [dim]ovseg eval maskclip --task masks --data toy[/dim]
     [dim]ovseg eval --task proposals --proposals superpixels --data toy[/dim]
     """
     if task == "proposals":
         _refuse(context, _OF_MODELS, "--task proposals scores masks before they get names")
         _evaluate_proposals(context, fail_under, data_root, dry_run, json)
         return
-    from ovseg_cli.commands import bounds, console, views
-    from ovseg_cli.core.evaluation import request as requests
-    from ovseg_cli.core.runtime import folders
-
-    limits = bounds.parse(fail_under, split)
-    places = folders(data_root, runs)
     settings = {**options.read_config(config), **options.parse_settings(set_)}
-    if proposals is not None:
+    if proposals is not None and task == "segmentation":
         settings["proposals"] = proposals
+    from ovseg_cli.core.evaluation import request as requests
+
     asked = requests.EvalRequest(
         model=model,
         data=tuple(data or ()),
@@ -108,6 +113,15 @@ def evaluate(
         gpus=gpus,
         seed=seed,
     )
+    if task == "masks":
+        _refuse(context, _OF_LABEL_MAPS, "--task masks scores names of masks, it reads no label map from a model")
+        _evaluate_masks(context, asked)
+        return
+    from ovseg_cli.commands import bounds, console, views
+    from ovseg_cli.core.runtime import folders
+
+    limits = bounds.parse(fail_under, split)
+    places = folders(data_root, runs)
     reporter = console.TerminalReporter()
     plan = requests.resolve(asked, places, reporter)
     if dry_run:
@@ -133,6 +147,30 @@ def _refuse(context: typer.Context, names: tuple[str, ...], why: str) -> None:
         if source is not None and source.name == "COMMANDLINE":
             word = "MODEL" if name == "model" else f"--{name.replace('_', '-')}"
             raise UsageError(f"{word}: {why}.", "Leave it out, or choose another --task.")
+
+
+def _evaluate_masks(context: typer.Context, asked: "EvalRequest") -> None:
+    """Let a model name masks of each data set."""
+    from ovseg_cli.commands import bounds, console, mask_views, views
+    from ovseg_cli.core.evaluation import mask_session as session
+    from ovseg_cli.core.evaluation.mask_scores import METRICS
+    from ovseg_cli.core.runtime import folders
+    from ovseg_cli.core.training import processes
+
+    typed = context.params
+    split, absent, json = typed["split"], typed["absent"], typed["json"]
+    limits = bounds.parse(typed["fail_under"], split, METRICS)
+    places, reporter = folders(typed["data_root"], typed["runs"]), console.TerminalReporter()
+    plan = session.resolve(asked, typed["proposals"], places, reporter)
+    if typed["dry_run"]:
+        views.show_document(plan.document(places), json, title="plan: eval")
+        return
+    if processes.launch_if_needed(asked.gpus) is not None:
+        return
+    scored = session.score(plan, places, reporter)
+    mask_views.show_masks(scored, split, absent, json)
+    for item in scored:
+        bounds.check_values(limits, item.result.scores(split, absent), item.result.data, split)
 
 
 def _evaluate_proposals(

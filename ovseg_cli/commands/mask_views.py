@@ -1,0 +1,27 @@
+"""How scores of named masks look on a terminal. JSON goes out as it is, without the packed records."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ovseg_cli.commands import console
+from ovseg_cli.commands.views import show_table
+
+if TYPE_CHECKING:
+    from ovseg_cli.core.evaluation.mask_session import ScoredMasks
+
+
+def show_masks(scored: "Sequence[ScoredMasks]", split: str, absent: str, as_json: bool) -> None:
+    """Print named masks: a table of all data sets, then sizes and classes of each."""
+    from ovseg_cli.core.report.mask_tables import mask_classes_table, masks_table, sizes_table
+
+    documents = [item.result.document() for item in scored]
+    if as_json:
+        results = [{**document, "file": str(item.path)} for document, item in zip(documents, scored, strict=True)]
+        console.print_json({"schema": 1, "results": results})
+        return
+    show_table(masks_table(documents, split, absent))
+    for document, item in zip(documents, scored, strict=True):
+        for table in (sizes_table(document), mask_classes_table(document, split)):
+            console.stdout().print()
+            show_table(table)
+        console.say(f"result: {item.path}")
