@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ovseg_cli.core.data.specs import load_spec
@@ -109,6 +110,54 @@ ROWS = {
     "background without class": ("[0]", '[0]\nelsewhere = "background"', "encoding.elsewhere", ["no background"]),
     "matrix without name": ('kind = "label-png"', 'kind = "mat"', "encoding.variable", ["kind 'mat' needs 'variable'"]),
     "key of another kind": ("bits = 8", 'bits = 8\nrgb_rule = "color"', "encoding.rgb_rule", ["means nothing for"]),
+    "ignored colours without colours": (
+        "bits = 8",
+        "bits = 8\nignore_colors = [[0, 0, 0]]",
+        "encoding.ignore_colors",
+        ['means nothing without rgb_rule = "color"'],
+    ),
+    "one JSON for all with a stem": (
+        'kind = "label-png"',
+        'kind = "coco-instances"',
+        "layouts[0].subsets.train.labels",
+        ["one file for all pictures, but 'labels/{stem}.png' has {stem}"],
+    ),
+    "labels without a stem": (
+        "labels/{stem}.png",
+        "labels.png",
+        "layouts[0].subsets.train.labels",
+        ["a file a picture"],
+    ),
+    "panoptic without segments": (
+        'kind = "label-png"',
+        'kind = "coco-panoptic"',
+        "layouts[0].subsets.train.segments",
+        ["needs 'segments'"],
+    ),
+    "segments of another kind": (
+        'labels = "l',
+        'segments = "s.json"\nlabels = "l',
+        "layouts[0].subsets.train.segments",
+        ["'segments' means nothing for kind 'label-png'"],
+    ),
+    "more labels without a stem": (
+        'labels = "l',
+        'labels_else = ["more"]\nlabels = "l',
+        "layouts[0].subsets.train.labels_else[0]",
+        ["pattern 'more'"],
+    ),
+    "a list besides none": (
+        'labels = "l',
+        'list_also = ["b.txt"]\nlabels = "l',
+        "layouts[0].subsets.train.list",
+        ["go with a 'list'"],
+    ),
+    "phases of no list": (
+        'labels = "l',
+        'list_columns = "json-phase"\nlabels = "l',
+        "layouts[0].subsets.train.list",
+        ["'json-phase' needs a 'list'"],
+    ),
     "raw ids of a layout": (
         '[[class_splits]]\nid = "one"',
         '[layouts.encoding]\nkind = "label-png"\nraw_ids = [1]\n[[class_splits]]\nid = "one"',
@@ -149,6 +198,26 @@ ROWS = {
     "masks with classes": ("schema = 1", 'schema = 1\ntask = "class-agnostic-masks"', "classes", ["have no classes"]),
     "no classes": (GOOD[GOOD.index("classes =") : GOOD.index("[encoding]")], "", "classes", ["is empty"]),
 }
+
+
+BY_COLOR = GOOD.replace("raw_id = 1", "color = [1, 1, 1]").replace("raw_id = 2", "color = [2, 2, 2]")
+BY_COLOR = BY_COLOR.replace("raw_id = 3", "color = [3, 3, 3]").replace(
+    '"label-png"\nbits = 8', '"rgb-png"\nrgb_rule = "color"'
+)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("[2, 2, 2]", "[1, 1, 1]", r"'grass' and 'sky' have one colour.*\(key classes\[1\].color\)"),
+        ("ignore_raw = [0]", "ignore_colors = [[3, 3, 3]]", r"colour \(3, 3, 3\) is also class 'red ball'"),
+        ("color = [2, 2, 2]", "raw_id = 2", r"class 'sky' has no color.*\(key classes\[1\].color\)"),
+    ],
+)
+def test_colours_mean_one_thing_each(tmp_path, old, new, words):
+    assert load_spec(_write(tmp_path, BY_COLOR)).raw_table().lookup(np.array([[65793 * 2]])).tolist() == [[1]]
+    with pytest.raises(UsageError, match=words):
+        load_spec(_write(tmp_path, BY_COLOR.replace(old, new, 1)))
 
 
 def _write(folder: Path, text: str) -> Path:

@@ -1,0 +1,70 @@
+"""Official data sets in miniature, from the folders as published to scores and a training: what a user would type."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tomli_w
+
+from ovseg_cli.core.clip.saved import save_clip
+from ovseg_cli.core.clip.tokenizer import WordTokenizer
+from ovseg_cli.core.clip.towers import build_module
+from ovseg_cli.core.data.specs import load_spec, spec_names
+from tests.commands.conftest import Answer, run_command
+from tests.commands.mini import host_settings
+from tests.core.clip.tiny import tiny_config
+from tests.core.data.miniature import Miniature
+
+OFFICIAL = [name for name in spec_names() if load_spec(name).layouts and load_spec(name).task == "semantic"]
+SMALL = ["--gpus", "0", "--set", "resize=none", "--set", "side=48", "--set", "window=0"]
+
+
+def save_wordy_clip() -> str:
+    """Write a tiny random CLIP that has places for the words of 847 classes; return its folder."""
+    tokenizer = WordTokenizer((), context_length=12, reserve=4096)
+    config = tiny_config()
+    config["text_cfg"]["vocab_size"] = tokenizer.vocab_size
+    preprocess = {"mean": [0.5] * 3, "std": [0.25] * 3}
+    save_clip(Path("clip.safetensors"), build_module(config), config, tokenizer.to_json(), preprocess, {})
+    return str(Path.cwd())
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Answer]:
+    monkeypatch.chdir(tmp_path)
+    for name in ("data", "runs", "cache"):
+        monkeypatch.setenv(f"OVSEG_{name.upper()}", str(tmp_path / name))
+    return run_command
+
+
+def prepare(run: Callable[..., Answer], name: str) -> Miniature:
+    spec = load_spec(name)
+    made = Miniature(Path("source"), spec, spec.layouts[0], size=(40, 56))
+    refused = run("prepare", name, "--source", "source")
+    assert refused.code == 3 and "pictures of the official" in refused.err and "--allow-missing" in refused.err
+    done = run("prepare", name, "--source", "source", "--allow-missing", "999999", "--workers", "1")
+    assert done.code == 0, done.err
+    return made
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_official_folders_are_prepared_checked_and_scored(run: Callable[..., Answer], name: str) -> None:
+    made = prepare(run, name)
+    again = json.loads(run("prepare", name, "--json").out)
+    assert (again["made"], again["images"]) == (0, {subset: len(labels) for subset, labels in made.expected.items()})
+    assert run("prepare", name, "--check").code == 0
+    scored = run(
+        "eval", "maskclip", "--data", f"{name}:none", "--clip", save_wordy_clip(), *SMALL, "--limit", "1", "--json"
+    )
+    assert scored.code == 0, scored.err
+    (result,) = json.loads(scored.out)["results"]
+    assert result["images"] == 1
+
+
+@pytest.mark.parametrize("name", ["pascal-context-59", "ade20k-847"])
+def test_two_steps_of_training_on_labels_of_json_and_of_colours(run: Callable[..., Answer], name: str) -> None:
+    prepare(run, name)
+    Path("settings.toml").write_text(tomli_w.dumps(host_settings("freeseg", iterations=2)))
+    trained = run("train", "freeseg", "--data", name, "--clip", "toy-clip", "--gpus", "0", "--config", "settings.toml")
+    assert trained.code == 0, trained.err
