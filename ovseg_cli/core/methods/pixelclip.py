@@ -40,6 +40,7 @@ from ovseg_cli.core.clip.dense import PATHS, dense_features, tower_of
 from ovseg_cli.core.clip.masked import check_start_layer, kept_patches, masked_from, run_prefix
 from ovseg_cli.core.clip.model import ClipModel
 from ovseg_cli.core.clip.vit import LastBlock
+from ovseg_cli.core.errors import UsageError
 from ovseg_cli.core.methods import tuned_tower
 from ovseg_cli.core.methods.base import Source, check_picture
 from ovseg_cli.core.methods.dense import DenseConfig, DenseMethod
@@ -149,7 +150,7 @@ class PixelClipTraining(TrainingConfig):
         "ConvNeXt.",
     )
     sinkhorn_rounds: int = Field(default=3, ge=1, description="Rounds of Sinkhorn-Knopp.")
-    mask_size: int = Field(default=256, ge=1, description="Side of the grid on which masks are compared.")
+    mask_size: int = Field(default=256, ge=2, description="Side of the grid on which masks are compared.")
     strong_colors: bool = Field(default=True, description="Change colours, turn grey and blur in the strong view.")
     cut_out: bool = Field(default=True, description="Hide a black box in the strong view.")
     encoder_delay: int = Field(default=0, ge=0, description="First steps in which the image tower is not trained.")
@@ -291,11 +292,24 @@ class PixelClip(DenseMethod, TrainedMethod):
         recipe = cast(PixelClipTraining, training)
         return SecondView(recipe.strong_colors, recipe.cut_out)
 
+    def check_training(self, training: TrainingConfig) -> None:
+        """Refuse masks in a class token's way where the image tower has none, or not so many blocks.
+
+        Raises:
+            UsageError: It is refused.
+        """
+        recipe = cast(PixelClipTraining, training)
+        if recipe.mask_feature != "masked-cls":
+            return
+        try:
+            check_start_layer(self.clip.visual, recipe.mask_start_layer)
+        except UsageError as error:
+            what = f"mask_feature = masked-cls, mask_start_layer = {recipe.mask_start_layer}: {error.message}"
+            raise UsageError(what, f"{error.mend} Or: --set mask_feature=pooled") from error
+
     def parameter_groups(self, training: TrainingConfig) -> list[dict[str, Any]]:
         """Return image tower, prompts and decoder, each at its rate, norms without decay; make the momentum encoder."""
         self.recipe = cast(PixelClipTraining, training)
-        if self.recipe.mask_feature == "masked-cls":
-            check_start_layer(self.clip.visual, self.recipe.mask_start_layer)
         names = self._tuned_names()
         tuned_tower.own(self.tower, self.clip.visual, names)
         self.teacher = tuned_tower.twin(self.tower, names)
@@ -343,18 +357,15 @@ class PixelClip(DenseMethod, TrainedMethod):
         self.steps_done += 1
         self._follow()
         groups = [self._masks_of(part) for part in parts]
-        features = torch.cat([group.features for group in groups])
-        names = self._names(text)
-        chosen = self._assigned(features, names, total)
-        counts = total(_counts(chosen, len(names), sum(len(part["images"]) for part in parts)))
-        self._used = {
-            "names_used": float((counts[:-1] > 0).sum()),
-            "masks_per_picture": float(counts[:-1].sum() / counts[-1]),
-        }
+        chosen, names = self._chosen(groups, text, total)
+        counts = total(_counts(chosen, names, sum(len(part["images"]) for part in parts)))
+        self._used = {"masks_per_picture": float(counts[:-1].sum() / counts[-1])}
+        if self.recipe.clustering:
+            self._used["names_used"] = float((counts[:-1] > 0).sum())
         return [
             {"regions": group.ids.cpu(), "targets": targets.cpu()}
             | ({} if self.recipe.clustering else {"mask_features": group.padded_features().cpu()})
-            for group, targets in zip(groups, self._targets(groups, chosen, len(names)), strict=True)
+            for group, targets in zip(groups, self._targets(groups, chosen, names), strict=True)
         ]
 
     def _follow(self) -> None:
@@ -392,6 +403,14 @@ class PixelClip(DenseMethod, TrainedMethod):
             kept = kept_patches(table[:, ids.long()].float(), prefix.grid, keep_best=True)
             found.append(masked_from(self.teacher, replace(prefix, tokens=prefix.tokens[i : i + 1]), kept[None])[0])
         return [features.float() for features in found]
+
+    def _chosen(self, groups: Sequence[MaskGroups], text: TextFeatures, total: Total) -> tuple[Tensor, int]:
+        """Return the name of each mask of this process, (m,) int64, and how many there are; one without clustering."""
+        features = torch.cat([group.features for group in groups])
+        if not self.recipe.clustering:
+            return torch.zeros(len(features), dtype=torch.int64), 1
+        names = self._names(text)
+        return self._assigned(features, names, total), len(names)
 
     def _assigned(self, features: Tensor, names: Tensor, total: Total) -> Tensor:
         """Return (m,) int64, the name of each mask of this process."""
@@ -441,10 +460,10 @@ class PixelClip(DenseMethod, TrainedMethod):
         for picture, (height, width) in zip(values, areas.tolist(), strict=True):
             picture[:, height:] = 0
             picture[:, :, width:] = 0
-        if self.config.resize != "square":
+        size = self.resize_rule().size(*values.shape[-2:])
+        if self.config.resize == "none" or tuple(values.shape[-2:]) == size:
             return values
-        side = self.resize_rule().side
-        return F.interpolate(values, (side, side), mode="bilinear", align_corners=False)
+        return F.interpolate(values, size, mode="bilinear", align_corners=False)
 
     def normalisers(self, batch: TrainBatch) -> dict[str, float]:
         """Count pixels in a mask times names."""

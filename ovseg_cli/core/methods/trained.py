@@ -135,6 +135,13 @@ class TrainedMethod(Method):
         """
         return None
 
+    def check_training(self, training: TrainingConfig) -> None:
+        """Refuse settings of a training that do not fit the CLIP, before a run folder is made; by default nothing.
+
+        Raises:
+            UsageError: One does not fit.
+        """
+
     @abstractmethod
     def parameter_groups(self, training: TrainingConfig) -> list[dict[str, Any]]:
         """Return the optimizer's groups: "params", and "lr" and "weight_decay" where they differ from the config's.

@@ -65,6 +65,7 @@ def train_method(request: MethodRequest, folders: Folders, reporter: Reporter) -
             clip = load_clip(plan.model.clip, plan.model.pretrained, device=runtime.device, reporter=reporter)
             clusters = _live_clusters(plan, runtime, reporter)
         method = _method_of(plan, clip)
+        method.check_training(plan.training)
         if plan.run is None:
             load_start(method, plan.init)  # weights that do not fit are said before a run folder is made
         run = plan.run or group.on_main(lambda: _begin(plan, folders, reporter, request.folder))

@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from ovseg_cli.core.errors import UsageError
 from ovseg_cli.core.methods.pixelclip import PixelClip, PixelClipConfig, PixelClipTraining
 from ovseg_cli.core.methods.training_config import TrainingConfig
 from ovseg_cli.core.nn.mask_groups import grouped_targets
 from ovseg_cli.core.training.mask_crops import MaskCrops
 from ovseg_cli.core.types import TextFeatures
-from tests.core.clip.tiny import tiny_clip
+from tests.core.clip.tiny import CONVNEXT, VIT, tiny_clip
 
 SIDE, GRID = 48, 24
 NAMES = 5
@@ -167,6 +168,13 @@ def test_without_clustering_each_mask_is_a_name_of_its_own() -> None:
     assert method.normalisers(joined)["pairs"] == covered[0] * 3 + covered[1]
 
 
+def test_without_clustering_the_text_encoder_does_not_run() -> None:
+    method = begun({"clustering": False})
+    method.class_prompts.forward = None  # type: ignore[method-assign, assignment]
+    step(method, [batch_of([3, 1])])
+    assert method.after_step() == {"masks_per_picture": 2.0}
+
+
 def test_data_names_take_the_nearest_and_no_prompt_is_trained() -> None:
     method = begun({"class_names": "data", "assignment_scale": 1.0})
     names = text(4, method.clip.embed_dim)
@@ -197,6 +205,32 @@ def test_outside_the_pictures_the_network_sees_zeros() -> None:
     images = torch.full((1, 3, SIDE, SIDE), 200, dtype=torch.uint8)
     seen = method._inputs(images, torch.tensor([[20, 30]]))
     assert not seen[:, :, 20:].any() and not seen[:, :, :, 30:].any() and bool(seen[:, :, :20, :30].all())
+
+
+@pytest.mark.parametrize(
+    ("resize", "side", "size"),
+    [("none", 32, (48, 64)), ("square", 32, (32, 32)), ("square", 30, (32, 32)), ("short-side", 24, (24, 32))],
+)
+def test_the_network_sees_as_large_pictures_as_in_scoring(resize: Any, side: int, size: tuple[int, int]) -> None:
+    """Patches are 8 pixels wide; a canvas is brought to the size that a picture of its size would get."""
+    method = PixelClip(tiny_clip(), PixelClipConfig(resize=resize, side=side, first_short_side=0, prompt_length=1))
+    images = torch.randint(256, (2, 3, 48, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    seen = method._inputs(images, torch.tensor([[48, 64], [48, 64]]))
+    assert seen.shape[2:] == size
+    for found, image in zip(seen, images, strict=True):
+        torch.testing.assert_close(found, method.prepare(image))
+
+
+@pytest.mark.parametrize(("vision", "says"), [(VIT, "has 3 blocks"), (CONVNEXT, "class token of a plain ViT")])
+def test_masks_in_a_class_token_need_a_vit_with_that_block(vision: dict[str, Any], says: str) -> None:
+    method = PixelClip(tiny_clip(vision), PixelClipConfig(prompt_length=1))
+    refused = PixelClipTraining(mask_feature="masked-cls", mask_start_layer=3)
+    with pytest.raises(UsageError, match=says) as error:
+        method.check_training(refused)
+    assert "mask_feature=pooled" in str(error.value.mend)
+    method.check_training(PixelClipTraining(mask_start_layer=3))
+    if vision is VIT:
+        method.check_training(PixelClipTraining(mask_feature="masked-cls", mask_start_layer=2))
 
 
 def test_a_checkpoint_holds_what_the_next_steps_depend_on() -> None:
@@ -247,7 +281,11 @@ def test_frozen_norms_and_trained_ones_do_not_decay() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "says"),
-    [({"proposals": "host"}, "no host"), ({"clustering": False, "class_names": "data"}, "its own name")],
+    [
+        ({"proposals": "host"}, "no host"),
+        ({"clustering": False, "class_names": "data"}, "its own name"),
+        ({"mask_size": 1}, "greater than or equal to 2"),  # no mask has two pixels there: all would be left out
+    ],
 )
 def test_settings_that_contradict_each_other_are_refused(settings: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
