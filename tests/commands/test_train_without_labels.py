@@ -1,17 +1,26 @@
 """`ovseg train pixelclip`: labels may be gone, masks come from where they are asked for, and what is said instead."""
 
 import json
+import os
 import shutil
+import signal
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tomli_w
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
+from ovseg_cli.core.methods.pixelclip import PixelClip
+from ovseg_cli.core.proposals.store import ProposalStore
+from ovseg_cli.core.types import Proposals, TrainBatch
 from tests.commands.conftest import Answer, run_command
-from tests.commands.mini import SHORT, commands_in, host_settings, prepared_place
+from tests.commands.mini import SHORT, as_process, commands_in, host_settings, prepared_place
+from tests.core.training import forks
 
 SETTINGS = {
     **SHORT, "iterations": 4, "prompts": 4, "prompt_length": 2, "prompt_templates": ["a photo of {}"], "mask_size": 12,
@@ -222,3 +231,89 @@ def test_seeds_go_on_with_the_masks_of_the_first(cli: Callable[..., Answer], pla
     first, second = (tomllib.loads((family / seed / "config.toml").read_text()) for seed in ("seed-0", "seed-1"))
     assert second["training"] == {**first["training"], "seed": 1} and first["training"]["proposals"] == "superpixels"
     assert weights(family / "seed-0") == weights(only_run(place)) != weights(family / "seed-1")
+
+
+# Killed, in parts, in several processes
+
+
+def test_a_run_that_was_killed_goes_on_to_the_same_bits(
+    cli: Callable[..., Answer], place: Path, tmp_path: Path
+) -> None:
+    """Momentum encoder, decoder and the number of steps (`encoder_delay`) come back too."""
+    settings = ["--set", "iterations=10", "--set", "encoder_delay=6", "--set", "teacher_momentum=0.9"]
+    words = ["--proposals", "superpixels", *settings]
+    assert train(cli, place, *words, "--runs", "alone").code == 0
+    log, config = tmp_path / "log", str(place / "settings.toml")
+    command = ["train", "pixelclip", "--gpus", "0"]
+    children = forks.start(as_process([*command, "--config", config, *words, "--runs", "runs"], log))
+    forks.wait_until(lambda: list((tmp_path / "runs").glob("*/checkpoints/step-00000004")))
+    os.kill(children[0], signal.SIGKILL)
+    assert forks.codes(children) == [-signal.SIGKILL]
+    run = only_run(tmp_path)
+    assert not (run / "finished").exists() and not (run / "model.safetensors").exists()
+    assert cli(*command, "--resume", "--run", str(run)).code == 0
+    (straight,) = (tmp_path / "alone").iterdir()
+    assert weights(run) == weights(straight)
+
+
+def test_parts_and_processes_assign_masks_as_one_and_learn_the_same(
+    cli: Callable[..., Answer], place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each step's targets, pixel by pixel, are the same; the weights differ by the order of sums alone."""
+    plain = PixelClip.before_step
+
+    def told(self: PixelClip, parts: Sequence[TrainBatch], *rest: Any) -> list[dict[str, Any]]:
+        found = plain(self, parts, *rest)
+        pairs = [pair for part in found for pair in zip(part["regions"].long(), part["targets"], strict=True)]
+        names = [name for part in parts for name in part["names"]]
+        file = tmp_path / "targets" / f"{int(self.steps_done)}-{os.environ.get('RANK', 0)}.pt"
+        file.parent.mkdir(exist_ok=True)
+        torch.save({name: table[ids] for name, (ids, table) in zip(names, pairs, strict=True)}, file)
+        return found
+
+    def outcome(processes: int, *more: str) -> tuple[dict[str, torch.Tensor], list[dict[str, torch.Tensor]]]:
+        shutil.rmtree(tmp_path / "runs", ignore_errors=True)
+        shutil.rmtree(tmp_path / "targets", ignore_errors=True)
+        words = ["train", "pixelclip", "--gpus", "0", "--config", str(place / "settings.toml")]
+        words += ["--proposals", "superpixels", *more]
+        children = forks.start(as_process(words, tmp_path / "log"), processes)
+        assert forks.codes(children, 120) == [0] * processes, (tmp_path / "log").read_text()
+        steps: dict[str, dict[str, torch.Tensor]] = {}
+        for file in sorted((tmp_path / "targets").iterdir()):
+            steps.setdefault(file.name.split("-")[0], {}).update(torch.load(file))
+        return load_file(only_run(tmp_path) / "model.safetensors"), [*steps.values()]
+
+    monkeypatch.setattr(PixelClip, "before_step", told)
+    one, assigned = outcome(1)
+    assert len(assigned) == 4 and all(len(step) == 2 and any(bool(t.any()) for t in step.values()) for step in assigned)
+    for other, targets in (outcome(1, "--set", "accumulate=2"), outcome(2)):
+        assert one.keys() == other.keys() and [step.keys() for step in targets] == [step.keys() for step in assigned]
+        for step, expected in zip(targets, assigned, strict=True):
+            assert all(torch.equal(step[name], target) for name, target in expected.items())
+        for name, value in one.items():
+            torch.testing.assert_close(other[name], value, atol=1e-5, rtol=0, msg=name)
+
+
+# What could not be learned from
+
+
+def test_a_start_layer_that_the_clip_lacks_leaves_no_run_folder(cli: Callable[..., Answer], place: Path) -> None:
+    refused = train(cli, place, "--proposals", "superpixels", "--set", "mask_start_layer=99")
+    assert refused.code == 2 and not Path("runs").exists(), refused.err
+    said = " ".join(refused.err.split())
+    assert "mask_start_layer = 99: start layer 99: this CLIP has 6 blocks" in said and "mask_feature=pooled" in said
+
+
+def test_a_cache_without_any_mask_is_refused_first(cli: Callable[..., Answer], place: Path, tmp_path: Path) -> None:
+    (cache,) = (place / "data" / "mini" / "proposals").glob("superpixels-*/train")
+    store = ProposalStore.open(Path(shutil.copytree(cache, tmp_path / "empty" / "train")))
+    kept = store.names()
+    for name in kept:
+        found, image = store.read(name), store.read_entry(name).image
+        store.write(name, image, Proposals(found.masks[:0], found.scores[:0], found.size))
+    refused = train(cli, place, "--proposals", store.folder)
+    assert refused.code == 3 and "none of its 8 pictures has a mask" in " ".join(refused.err.split()), refused.err
+    assert not (tmp_path / "runs").exists()
+    found = ProposalStore.open(cache).read(kept[-1])
+    store.write(kept[-1], store.read_entry(kept[-1]).image, found)
+    assert train(cli, place, "--proposals", store.folder).code == 0

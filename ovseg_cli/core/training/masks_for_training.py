@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ovseg_cli.core.data.splits import DataChoice
+from ovseg_cli.core.errors import DataError
 from ovseg_cli.core.proposals.caches import find_cache
 from ovseg_cli.core.proposals.request import ProposeRequest, resolve
 from ovseg_cli.core.proposals.store import ProposalStore
@@ -36,16 +37,16 @@ def masks_for_training(
 
     Raises:
         UsageError: There is no such generator, or the run makes no masks.
-        DataError: The cache is broken, or was made of data that has changed since.
+        DataError: The cache is broken, has no mask at all, or was made of data that has changed since.
     """
     from ovseg_cli.core.proposals.session import propose
 
     if _is_cache(proposals):
-        return find_cache(proposals, data.spec.name, subset, folders)
+        return _with_masks(find_cache(proposals, data.spec.name, subset, folders))
     label, unseen = run.data
     source = str(run.path / HOST) if proposals == HOST else proposals
     request = ProposeRequest(source, label, subset, unseen, settings, gpus=gpus)
-    return propose(resolve(request, folders, reporter), folders, reporter).store
+    return _with_masks(propose(resolve(request, folders, reporter), folders, reporter).store)
 
 
 def cache_of(
@@ -65,12 +66,25 @@ def cache_of(
 
     Raises:
         UsageError: There is no such generator, setting or run.
-        DataError: There is no such cache, or it is of other data.
+        DataError: There is no such cache, it is of other data, or has no mask at all.
     """
     if _is_cache(proposals):
-        return find_cache(proposals, data.spec.name, subset, folders)
+        return _with_masks(find_cache(proposals, data.spec.name, subset, folders))
     resolve(ProposeRequest(proposals, label, subset, unseen, settings), folders, reporter)
     return None
+
+
+def _with_masks(store: ProposalStore) -> ProposalStore:
+    """Refuse a store in which no picture has a mask; reads up to the first mask. Without a picture it is let through.
+
+    Raises:
+        DataError: There is nothing to learn from, or a picture's masks are broken.
+    """
+    names = store.names()
+    if names and not any(len(store.read_entry(name).scores) for name in names):
+        what = f"{store.folder}: none of its {len(names)} pictures has a mask: there is nothing to learn from."
+        raise DataError(what, "Choose other masks, --proposals, or settings of the generator that leave some.")
+    return store
 
 
 def _is_cache(proposals: str) -> bool:
