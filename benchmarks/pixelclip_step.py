@@ -233,7 +233,7 @@ def rows_of(case: str, kind: str, options: argparse.Namespace) -> list[list[str]
 def in_a_fresh_process(case: str, way: str, kind: str, options: argparse.Namespace) -> Any:
     command = [sys.executable, "-m", "benchmarks.pixelclip_step", "--child", case, way, "--precision", kind]
     command += ["--clip", options.clip, "--threads", str(options.threads)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
 
 
 if __name__ == "__main__":
