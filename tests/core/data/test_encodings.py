@@ -220,7 +220,7 @@ def test_places_are_those_of_the_records(
     found: dict[str, list[Any]] = {}
     for _, start, end, _ in json_lists.records(path):
         if start < end:
-            found.setdefault("all", []).append(json_lists.read_record(path, start, end))
+            found.setdefault("all", []).extend(json_lists.read_records(path, [(start, end)]))
     expected = [record for value in document.values() if isinstance(value, list) for record in value]
     assert found.get("all", []) == expected
 

@@ -5,7 +5,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ovseg_cli.core.data.encodings.json_lists import read_record, records
+from ovseg_cli.core.data.encodings.json_lists import read_records, records
 from ovseg_cli.core.errors import DataError
 
 
@@ -25,7 +25,7 @@ class Records:
 
     def read(self) -> list[Any]:
         """Read them. Raises DataError where the file is gone or has changed."""
-        return [read_record(Path(self.file), start, end) for start, end in self.places]
+        return read_records(Path(self.file), self.places)
 
 
 @dataclass

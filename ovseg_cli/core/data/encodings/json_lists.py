@@ -7,7 +7,7 @@ first and last byte.
 import json
 import mmap
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +33,19 @@ def records(path: Path) -> Iterator[tuple[str, int, int, Any]]:
         raise DataError(f"{path}: the file is cut off or no JSON ({error}).", "Fetch it again.") from error
 
 
-def read_record(path: Path, start: int, end: int) -> Any:
-    """Read the record that lies between two bytes.
+def read_records(path: Path, places: Iterable[tuple[int, int]]) -> list[Any]:
+    """Read the records that lie between two bytes each.
 
     Raises:
         DataError: The file is gone or has changed.
     """
     try:
         with open(path, "rb") as stream:
-            stream.seek(start)
-            return json.loads(stream.read(end - start))
+            found = []
+            for start, end in places:
+                stream.seek(start)
+                found.append(json.loads(stream.read(end - start)))
+            return found
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}).", "Fetch it again.") from error
     except ValueError as error:

@@ -45,25 +45,33 @@ def painted(stem: str, records: Records, large_first: bool) -> np.ndarray:
 def _paint(masks: list[tuple[int, list[bytes]]], size: tuple[int, int], large_first: bool, where: str) -> np.ndarray:
     if size[0] * size[1] > MAX_PIXELS:
         raise DataError(f"{where}: {size[1]} x {size[0]} pixels are more than the limit of {MAX_PIXELS:,}.", _MEND)
-    runs = [(category, _runs(codes, size, f"{where}, record {n}")) for n, (category, codes) in enumerate(masks, 1)]
-    if large_first:
-        runs.sort(key=lambda mask: -int((mask[1][:, 1] - mask[1][:, 0]).sum()))
+    codes = [code for _, own in masks for code in own]
+    owner = np.repeat(np.arange(len(masks)), [len(own) for _, own in masks])
+    spans, mask_of = _runs(codes, owner, size, where)
+    areas = np.bincount(mask_of, spans[:, 1] - spans[:, 0], len(masks))
+    order = np.argsort(-areas, kind="stable") if large_first else np.arange(len(masks))
+    starts = np.searchsorted(mask_of, np.arange(len(masks) + 1))
     columns = np.zeros(size[0] * size[1], np.int32)  # down the columns, as the runs go
-    for category, spans in runs:
-        for start, end in spans.tolist():
+    for mask in order.tolist():
+        category = masks[mask][0]
+        for start, end in spans[starts[mask] : starts[mask + 1]].tolist():
             columns[start:end] = category
     return np.ascontiguousarray(columns.reshape(size[1], size[0]).T)
 
 
-def _runs(codes: list[bytes], size: tuple[int, int], where: str) -> np.ndarray:
-    """Return first and end of each run of a mask's pixels, (R, 2)."""
+def _runs(codes: list[bytes], owner: np.ndarray, size: tuple[int, int], where: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return first and end of each run of pixels of all codes, (R, 2), and the mask that each belongs to, (R,)."""
+    if not codes:
+        return np.zeros((0, 2), np.int64), np.zeros(0, np.int64)
     try:
         counts, place = rle.run_lengths(codes, size)
     except RleError as error:
-        raise DataError(f"{where}: its run lengths are no mask ({error.reason}).", _MEND) from error
-    ends = np.cumsum(counts) - (np.cumsum(place == 0) - 1) * math.prod(size)  # each code begins at the picture's first
+        record = int(owner[error.number]) + 1
+        raise DataError(f"{where}, record {record}: its run lengths are no mask ({error.reason}).", _MEND) from error
+    code_of = np.cumsum(place == 0) - 1
+    ends = np.cumsum(counts) - code_of * math.prod(size)  # each code begins at the picture's first pixel
     inside = (place & 1).astype(bool) & (counts > 0)
-    return np.stack([ends - counts, ends], 1)[inside]
+    return np.stack([ends - counts, ends], 1)[inside], owner[code_of[inside]]
 
 
 def _category(record: dict[str, Any], where: str) -> int:

@@ -39,11 +39,11 @@ class RawTable:
         if self.size > _DENSE:  # colours: too many for a table, but neighbours agree, so each run is looked up once
             starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))
             ids = np.repeat(self._search(flat[starts]), np.diff(np.append(starts, flat.size)))
-        elif flat.dtype == np.uint8 and self.size == 256:
-            ids = self._dense[flat]
+        elif flat.size and flat.min() >= 0 and flat.max() < self.size:
+            ids = self._dense.take(flat)
         else:
             inside = (flat >= 0) & (flat < self.size)
-            ids = np.where(inside, self._dense[np.where(inside, flat, 0)], UNKNOWN)
+            ids = np.where(inside, self._dense.take(np.where(inside, flat, 0)), UNKNOWN)
         return ids.reshape(raw.shape)
 
     def dense(self) -> np.ndarray:
