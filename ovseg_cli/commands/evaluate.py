@@ -10,7 +10,7 @@ from ovseg_cli.commands import options
 if TYPE_CHECKING:
     from ovseg_cli.core.evaluation.request import EvalRequest
 
-Task = Literal["segmentation", "masks", "proposals"]
+Task = Literal["segmentation", "masks", "proposals", "oracle"]
 _OF_MODELS = (
     *("model", "candidates", "absent", "seen_penalty", "background_threshold", "templates", "names", "clip"),
     *("pretrained", "force", "gpus", "seed"),
@@ -33,7 +33,8 @@ def evaluate(
         Task,
         typer.Option(
             help="What is scored: segmentation, label maps of a model; masks, the names that it gives to masks of "
-            "--proposals (by default one ground-truth mask a class); proposals, masks before they get names.",
+            "--proposals (by default one ground-truth mask a class); proposals, masks before they get names; oracle, "
+            "what right masks or right names would bring.",
         ),
     ] = "segmentation",
     proposals: options.Proposals = None,
@@ -83,6 +84,7 @@ def evaluate(
     [dim]ovseg eval maskclip --data toy[/dim]
     [dim]ovseg eval --split unseen --fail-under mIoU=20[/dim]
     [dim]ovseg eval maskclip --task masks --data toy[/dim]
+    [dim]ovseg eval maskclip --task oracle --data toy[/dim]
     [dim]ovseg eval --task proposals --proposals superpixels --data toy[/dim]
     """
     if task == "proposals":
@@ -116,6 +118,10 @@ def evaluate(
     if task == "masks":
         _refuse(context, _OF_LABEL_MAPS, "--task masks scores names of masks, it reads no label map from a model")
         _evaluate_masks(context, asked)
+        return
+    if task == "oracle":
+        _refuse(context, (*_OF_LABEL_MAPS, "fail_under"), "--task oracle compares four scores under one protocol")
+        _evaluate_oracle(context, asked)
         return
     from ovseg_cli.commands import bounds, console, views
     from ovseg_cli.core.runtime import folders
@@ -171,6 +177,24 @@ def _evaluate_masks(context: typer.Context, asked: "EvalRequest") -> None:
     mask_views.show_masks(scored, split, absent, json)
     for item in scored:
         bounds.check_values(limits, item.result.scores(split, absent), item.result.data, split)
+
+
+def _evaluate_oracle(context: typer.Context, asked: "EvalRequest") -> None:
+    """Compare predicted masks and names with right ones on each data set."""
+    from ovseg_cli.commands import console, mask_views, views
+    from ovseg_cli.core.evaluation import oracle_session as session
+    from ovseg_cli.core.runtime import folders
+    from ovseg_cli.core.training import processes
+
+    typed = context.params
+    places, reporter = folders(typed["data_root"], typed["runs"]), console.TerminalReporter()
+    plan = session.resolve(asked, typed["proposals"], places, reporter)
+    if typed["dry_run"]:
+        views.show_document(plan.document(places), typed["json"], title="plan: eval")
+        return
+    if processes.launch_if_needed(asked.gpus) is not None:
+        return
+    mask_views.show_oracle(session.score(plan, places, reporter), typed["split"], typed["absent"], typed["json"])
 
 
 def _evaluate_proposals(

@@ -1,4 +1,4 @@
-"""How scores of named masks look on a terminal. JSON goes out as it is, without the packed records."""
+"""How scores of named masks, and the oracle, look on a terminal. JSON goes out as it is, without packed arrays."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -8,6 +8,8 @@ from ovseg_cli.commands.views import show_table
 
 if TYPE_CHECKING:
     from ovseg_cli.core.evaluation.mask_session import ScoredMasks
+    from ovseg_cli.core.evaluation.metrics import Rule
+    from ovseg_cli.core.evaluation.oracle_session import ScoredOracle
 
 
 def show_masks(scored: "Sequence[ScoredMasks]", split: str, absent: str, as_json: bool) -> None:
@@ -24,4 +26,19 @@ def show_masks(scored: "Sequence[ScoredMasks]", split: str, absent: str, as_json
         for table in (sizes_table(document), mask_classes_table(document, split)):
             console.stdout().print()
             show_table(table)
+        console.say(f"result: {item.path}")
+
+
+def show_oracle(scored: "Sequence[ScoredOracle]", split: str, absent: "Rule", as_json: bool) -> None:
+    """Print the ladder of each data set, and what holds the method back."""
+    from ovseg_cli.core.report.oracle_tables import oracle_table
+
+    documents = [item.result.document() for item in scored]
+    if as_json:
+        results = [{**document, "file": str(item.path)} for document, item in zip(documents, scored, strict=True)]
+        console.print_json({"schema": 1, "results": results})
+        return
+    show_table(oracle_table(documents, split, absent))
+    for item in scored:
+        console.stdout().print(f"{item.result.data}: {item.result.verdict(split, absent)}", markup=False)
         console.say(f"result: {item.path}")

@@ -69,7 +69,7 @@ class MaskRecord:
             n == 0 or len(record.tops) > 0,
             len(record.cells) == len(record.counts),
         )
-        if not all(fits):
+        if not all(fits) or (record._known() > record.areas).any() or (record.areas > record.picture[0]).any():
             raise ValueError("the arrays of a picture's masks do not fit together")
         return record
 
@@ -79,9 +79,11 @@ class MaskRecord:
         parts = zip(ends - self.lengths, ends, strict=True)
         return np.array([self.classes[a:b][self.pixels[a:b].argmax()] for a, b in parts], np.int64)
 
-    def painting(self, num_classes: int) -> Counts:
-        """Return the counts of the painting, of K + 1 classes."""
-        return Counts(self.cells, self.counts, num_classes + 1)
+    def _known(self) -> Ints:
+        """Return the labelled pixels of each mask, (n,)."""
+        sums = np.concatenate([[0], np.cumsum(self.pixels)])
+        ends = np.cumsum(self.lengths)
+        return sums[ends] - sums[ends - self.lengths]
 
 
 ARRAYS = tuple(field.name for field in fields(MaskRecord))

@@ -1,26 +1,18 @@
-"""What `ovseg eval --task masks` does: masks of pictures are given to a model, and the names that it gives are scored.
-
-The name of a mask is the class of highest probability, by a softmax of the method's `classify_masks` over the
-candidates; of several names of a class the best one counts.
-"""
+"""What `ovseg eval --task masks` does: a model is given masks, and the names that it gives them are scored."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ovseg_cli import __version__
 from ovseg_cli.core.errors import DataError
 from ovseg_cli.core.evaluation import request as requests
 from ovseg_cli.core.evaluation.mask_cache import without_source
-from ovseg_cli.core.evaluation.mask_records import MaskRecord, class_pixels, is_known, record_picture
+from ovseg_cli.core.evaluation.mask_naming import MaskNamer, candidates_of, name_picture
+from ovseg_cli.core.evaluation.mask_records import MaskRecord
 from ovseg_cli.core.evaluation.mask_results import FOLDER, MaskResult
-from ovseg_cli.core.evaluation.mask_sensitivity import Namer, mask_probabilities
 from ovseg_cli.core.evaluation.mask_sources import MaskSource, find_source
 from ovseg_cli.core.evaluation.picture_loop import MaskJournal, go_through, keep
 from ovseg_cli.core.evaluation.results import Facts
@@ -28,7 +20,7 @@ from ovseg_cli.core.evaluation.session import Job, describe, for_each_data
 from ovseg_cli.core.files import digest_of
 from ovseg_cli.core.reporter import Reporter
 from ovseg_cli.core.runtime import Folders
-from ovseg_cli.core.types import Sample, TextFeatures, Vocabulary
+from ovseg_cli.core.types import Sample, Vocabulary
 
 if TYPE_CHECKING:
     from ovseg_cli.core.data.dataset import SegmentationData
@@ -40,14 +32,15 @@ class MaskPlan:
 
     models: requests.EvalPlan
     sources: tuple[MaskSource, ...]
+    task: str = FOLDER
 
     def document(self, folders: Folders) -> dict[str, Any]:
         """The plan for `--dry-run`."""
         plan = self.models.document(folders)
         steps = [{**step, "masks": source.name} for step, source in zip(plan["steps"], self.sources, strict=True)]
         for step in steps:
-            step["result"] = step["result"].replace("results/", f"results/{FOLDER}/")
-        return {**plan, "task": "masks", "steps": steps}
+            step["result"] = step["result"].replace("results/", f"results/{self.task}/")
+        return {**plan, "task": self.task, "steps": steps}
 
 
 @dataclass(frozen=True)
@@ -133,46 +126,11 @@ def _score_one(job: Job, source: MaskSource) -> ScoredMasks:
     return ScoredMasks(result, path)
 
 
-@dataclass(frozen=True)
-class MaskNamer:
-    """A method, the names that it chooses from, and the train ids that may be chosen (None: all)."""
-
-    method: Namer
-    text: TextFeatures
-    candidates: Sequence[int] | None = None
-
-    def probabilities(self, sample: Sample, masks: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """Return (N, K) class probabilities of masks (N, H, W), none empty; rows sum to 1."""
-        if not len(masks):
-            return np.zeros((0, self.text.num_classes))
-        found = mask_probabilities(self.method, sample.image, masks, self.text).numpy()
-        if self.candidates is None:
-            return found
-        chosen = np.zeros_like(found)
-        chosen[:, list(self.candidates)] = found[:, list(self.candidates)]
-        return chosen / np.maximum(chosen.sum(1, keepdims=True), np.finfo(float).tiny)
-
-
-def name_picture(namer: MaskNamer, sample: Sample, masks: NDArray[np.bool_], ignore_label: int) -> MaskRecord:
-    """Let a method name the masks of a picture, (N, H, W); those without enough labelled pixels are left out."""
-    assert sample.label is not None
-    label = sample.label.numpy()
-    pixels = class_pixels(masks, label, namer.text.num_classes, ignore_label, sample.name)
-    known = is_known(masks.sum((1, 2)), pixels)
-    left_out = int((~known).sum())
-    masks, pixels = masks[known], pixels[known]
-    found = namer.probabilities(sample, masks)
-    return record_picture(masks, pixels, found, label, ignore_label, left_out, sample.name)
-
-
-def candidates_of(word: str, vocabulary: Vocabulary) -> Sequence[int] | None:
-    """Train ids that `--candidates` means."""
-    return {"all": None, "seen": vocabulary.seen_ids, "unseen": vocabulary.unseen_ids}[word]
-
-
-def with_masks(facts: Facts, source: MaskSource, candidates: str) -> Facts:
-    """Put masks and candidates into the protocol and its fingerprint; a method's own source plays no part."""
-    settings = {k: v for k, v in facts.protocol["method"].items() if k not in ("proposals", "proposal_settings")}
+def with_masks(facts: Facts, source: MaskSource, candidates: str, keep_source: bool = False) -> Facts:
+    """Put masks and candidates into the protocol; where masks are given, the method's own source plays no part."""
+    settings = facts.protocol["method"]
+    if not keep_source:
+        settings = {k: v for k, v in settings.items() if k not in ("proposals", "proposal_settings")}
     protocol = {**facts.protocol, "method": settings, "candidates": candidates, "masks": source.name}
     prints = {**facts.fingerprints, "masks": source.digest}
     prints["protocol"] = digest_of([json.dumps(protocol, sort_keys=True)])

@@ -1,10 +1,11 @@
-"""Small results of drawn counts."""
+"""Small results of drawn counts, and reporters."""
 
 import numpy as np
 
 from ovseg_cli.core.evaluation.confusion import Counts
 from ovseg_cli.core.evaluation.count_table import CountTable
 from ovseg_cli.core.evaluation.results import Result
+from ovseg_cli.core.reporter import Silent
 
 PRINTS = {"data": "d1", "weights": "w1", "vocabulary": "v1", "protocol": "p1"}
 
@@ -30,3 +31,24 @@ def draw_result(seed=0, num_images=30, num_classes=5, quality=0.6, first=0, **ch
         "protocol": {"candidates": "all", "seen_penalty": 0.0}, "environment": {"torch": "2"}, "notes": ("a", "b"),
     }  # fmt: skip
     return Result(**{**known, **changes}, counts=CountTable.of(names, parts, num_classes))
+
+
+class Stopping(Silent):
+    """Interrupts after three pictures."""
+
+    def track(self, items, what, total=None):
+        for number, item in enumerate(items):
+            if number == 3:
+                raise KeyboardInterrupt
+            yield item
+
+
+class Listening(Silent):
+    """Keeps what is said."""
+
+    def __init__(self):
+        super().__init__()
+        self.messages = []
+
+    def say(self, message):
+        self.messages.append(message)

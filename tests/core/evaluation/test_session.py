@@ -3,11 +3,9 @@
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 from ovseg_cli.core.clip.prompts import IMAGENET_SELECT, PHOTO
-from ovseg_cli.core.data.prepare import prepare
 from ovseg_cli.core.data.specs import parse_data
 from ovseg_cli.core.errors import OvsegError
 from ovseg_cli.core.evaluation.request import EvalRequest, resolve, result_name
@@ -17,6 +15,7 @@ from ovseg_cli.core.reporter import Silent
 from ovseg_cli.core.runs import create_run
 from ovseg_cli.core.types import Readout, Vocabulary
 from tests.core.data import handmade
+from tests.core.evaluation.drawn import Stopping
 
 VOCABULARY = Vocabulary(
     ("sky", "cat", "dog"), (("sky",), ("cat",), ("dog",)), unseen=(False, True, False), background=0
@@ -96,36 +95,6 @@ def test_result_is_named_after_what_makes_its_protocol(change, stem):
 
 
 # --- with prepared data -------------------------------------------------------------------------------------------
-
-
-class Stopping(Silent):
-    """Interrupts after three pictures."""
-
-    def track(self, items, what, total=None):
-        for number, item in enumerate(items):
-            if number == 3:
-                raise KeyboardInterrupt
-            yield item
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    """Eight pictures of three colours as a data set in which the official count is nine."""
-    text = handmade.SPEC.replace("train = { images = 2 }\nval = { images = 1 }", "val = { images = 9 }")
-    train = text[text.index("[layouts.subsets.train]") : text.index("[layouts.subsets.val]")]
-    preset = '[preset]\nclip = "toy-clip"\nresize = "none"\nside = 32\n'
-    spec = handmade.make_spec(tmp_path, text.replace(train, "") + preset)
-    generator = np.random.default_rng(0)
-    for i in range(8):
-        raw = generator.choice([0, 10, 20, 30], (32, 32))
-        handmade.write_png(tmp_path / "source" / "labels" / "val" / f"{i}.png", raw)
-        image = np.stack([raw * 8, 255 - raw * 8, raw], axis=-1)
-        handmade.write_png(tmp_path / "source" / "images" / "val" / f"{i}.png", image)
-    prepare(spec, handmade.folders_of(tmp_path), tmp_path / "source", workers=1)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("OVSEG_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("sys.argv", ["ovseg", "eval"])
-    return tmp_path
 
 
 def scored(place, reporter=None, **options):
