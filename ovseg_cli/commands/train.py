@@ -63,7 +63,7 @@ def train(
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
-    """Train a method on seen classes; it can be stopped at any step and continues where it was.
+    """Train a method, on seen classes or without labels; it can be stopped at any step and continues where it was.
 
     [dim]ovseg train maft --data toy[/dim]
     [dim]ovseg train maft --host zegformer --set iterations=200 --seed 1[/dim]

@@ -122,7 +122,7 @@ PROPOSALS: dict[str, Entry] = {
         "ground truth with noise",
         "this project, for oracle studies",
     ),
-    "dino": Entry("ovseg_cli.core.proposals.dino:Dino", "DINO k-means", "PixelCLIP, Kim et al., NeurIPS 2024"),
+    "dino": Entry("ovseg_cli.core.proposals.dino:Dino", "DINO k-means", "PixelCLIP, Shin et al., NeurIPS 2024"),
     "sam": Entry(
         "ovseg_cli.core.proposals.sam:Sam", "Segment Anything (SAM, SAM 2, SAM 3)", "Kirillov et al., ICCV 2023"
     ),

@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 
 from ovseg_cli.core.methods.pixelclip import PixelClip
 from ovseg_cli.core.proposals.store import ProposalStore
-from ovseg_cli.core.types import Proposals, TrainBatch
+from ovseg_cli.core.training import method_session
+from ovseg_cli.core.types import Proposals, TrainBatch, Vocabulary
 from tests.commands.conftest import Answer, run_command
 from tests.commands.mini import SHORT, as_process, commands_in, host_settings, prepared_place
 from tests.core.training import forks
@@ -166,6 +167,21 @@ def test_masks_come_from_a_cache_or_the_run_of_a_host(cli: Callable[..., Answer]
     assert done.code == 0, done.err
     newest = max((tmp_path / "runs").glob("pixelclip-*"))
     assert weights(newest) != weights(only_run(place)) and not (newest / "host").exists()
+
+
+def test_names_of_the_data_are_read_in_the_sentences_of_the_prompts(
+    cli: Callable[..., Answer], place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not in those of scoring, which the run keeps."""
+    read: list[Vocabulary] = []
+    plain = method_session.method_text
+    monkeypatch.setattr(method_session, "method_text", lambda m, v, *rest: read.append(v) or plain(m, v, *rest))
+    sentences = ["--set", 'prompt_templates=["this is {}", "a bit of {}"]']
+    done = train(cli, place, "--proposals", "superpixels", "--set", "class_names=data", *sentences)
+    assert done.code == 0, done.err
+    assert [v.templates for v in read] == [("this is {}", "a bit of {}")]
+    config = tomllib.loads((only_run(tmp_path) / "config.toml").read_text())
+    assert config["vocabulary"]["templates"] == ["a photo of {}"]
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ from ovseg_cli.core.clip import inputs
 from ovseg_cli.core.clip.dense import PATHS, dense_features, tower_of
 from ovseg_cli.core.clip.masked import check_start_layer, kept_patches, masked_from, run_prefix
 from ovseg_cli.core.clip.model import ClipModel
+from ovseg_cli.core.clip.prompts import resolve_templates
 from ovseg_cli.core.clip.vit import LastBlock
 from ovseg_cli.core.errors import UsageError
 from ovseg_cli.core.methods import tuned_tower
@@ -47,7 +48,8 @@ from ovseg_cli.core.methods.dense import DenseConfig, DenseMethod
 from ovseg_cli.core.methods.trained import LabelView, SecondView, Total, TrainedMethod
 from ovseg_cli.core.methods.training_config import Grey, TrainingConfig
 from ovseg_cli.core.nn.class_prompts import ClassPrompts
-from ovseg_cli.core.nn.covered_bce import covered_bce_sum, covered_pixels
+from ovseg_cli.core.nn.covered_bce import covered_pixels
+from ovseg_cli.core.nn.decoded_bce import decoded_bce_sum
 from ovseg_cli.core.nn.map_decoder import MapDecoder
 from ovseg_cli.core.nn.mask_groups import MaskGroups, grouped_targets, masks_on_grid
 from ovseg_cli.core.nn.region_pooling import region_sums
@@ -90,8 +92,8 @@ class PixelClipConfig(DenseConfig):
     prompt_templates: tuple[str, ...] = Field(
         default=("single",),
         min_length=1,
-        description="Sentences around the prompts in training, each with one {}, or the name of a set of them; several "
-        "cost as many times the text encoder.",
+        description="Sentences around the prompts, or the names of class_names = data, in training, each with one {}, or "
+        "the name of a set of them; several cost as many times the text encoder.",
     )
 
 
@@ -292,6 +294,10 @@ class PixelClip(DenseMethod, TrainedMethod):
         recipe = cast(PixelClipTraining, training)
         return SecondView(recipe.strong_colors, recipe.cut_out)
 
+    def training_templates(self, templates: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the sentences around the prompts: names that stand in for these are read in the same."""
+        return resolve_templates(self.config.prompt_templates)
+
     def check_training(self, training: TrainingConfig) -> None:
         """Refuse masks in a class token's way where the image tower has none, or not so many blocks.
 
@@ -491,8 +497,8 @@ class PixelClip(DenseMethod, TrainedMethod):
         return {"cross_entropy": summed / max(totals["pairs"], 1.0)}
 
     def _compared(self, features: Tensor, names: Tensor, regions: Tensor, targets: Tensor) -> Tensor:
-        maps = self.decoder(torch.einsum("bhwd,kd->bkhw", features, names))
-        return covered_bce_sum(maps, regions, targets)
+        similarity = torch.einsum("bhwd,kd->bkhw", features, names)
+        return decoded_bce_sum(self.decoder, similarity, regions, targets)
 
     def _each_alone(self, features: Tensor, batch: TrainBatch) -> Tensor:
         """Compare each picture with its own masks, whose names are their features."""

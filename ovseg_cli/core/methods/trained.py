@@ -135,6 +135,10 @@ class TrainedMethod(Method):
         """
         return None
 
+    def training_templates(self, templates: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the sentences in which a training reads its names; by default `templates`, those of scoring."""
+        return templates
+
     def check_training(self, training: TrainingConfig) -> None:
         """Refuse settings of a training that do not fit the CLIP, before a run folder is made; by default nothing.
 

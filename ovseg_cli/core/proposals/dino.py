@@ -1,6 +1,6 @@
 """DINO masks: k-means over the tokens of a self-supervised ViT, one mask a cluster.
 
-Kim et al., "PixelCLIP", NeurIPS 2024, uses them as pseudo-masks; Caron et al., "DINO", ICCV 2021, is its network. The
+Shin et al., "PixelCLIP", NeurIPS 2024, uses them as pseudo-masks; Caron et al., "DINO", ICCV 2021, is its network. The
 masks of a picture do not overlap and cover it; a cluster may have several pieces.
 
 Ours: PixelCLIP clusters a random crop of 640 pixels, we cluster the whole picture (long side at most 1333, as its
@@ -60,7 +60,7 @@ class Dino(ProposalGenerator):
 
     name: ClassVar[str] = "dino"
     title: ClassVar[str] = "DINO k-means"
-    source: ClassVar[str] = "PixelCLIP, Kim et al., NeurIPS 2024; DINO, Caron et al., ICCV 2021"
+    source: ClassVar[str] = "PixelCLIP, Shin et al., NeurIPS 2024; DINO, Caron et al., ICCV 2021"
     Config: ClassVar[type[GeneratorConfig]] = DinoConfig
     needs_weights: ClassVar[bool] = True
     sources: ClassVar[dict[str, str]] = {

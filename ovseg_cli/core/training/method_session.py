@@ -200,6 +200,7 @@ def _train(
     method.training_names = names_of(vocabulary.select(classes.labelled))
     with group.main_first():
         names = vocabulary.select(classes.names)
+        names = replace(names, templates=method.training_templates(names.templates))
         text = method_text(method, names, folders.cache, reporter) if classes.names else no_text(method.clip)
     live: MadeInStep | None = clusters
     if plan.needs_host and plan.proposals == LIVE:
