@@ -92,8 +92,8 @@ class PixelClipConfig(DenseConfig):
     prompt_templates: tuple[str, ...] = Field(
         default=("single",),
         min_length=1,
-        description="Sentences around the prompts, or the names of class_names = data, in training, each with one {}, or "
-        "the name of a set of them; several cost as many times the text encoder.",
+        description="Sentences around the prompts, or the names of class_names = data, in training, each with one {}, "
+        "or the name of a set of them; several cost as many times the text encoder.",
     )
 
 
