@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from ovseg_cli.core.report.fitting import Fitted
 
 
+_MOST_CLASSES = 60
+"""Classes whose pixels are printed one by one."""
+
+
 def rich_table(fitted: "Fitted") -> "RichTable":
     """Build rich's table from ours; numbers flush right."""
     from rich.box import SIMPLE_HEAD
@@ -179,6 +183,27 @@ def show_prepared(report: "PreparedReport", as_json: bool) -> None:
         of = f" of the official {expected:,}" if expected and expected != count else ""
         out.print(f"  {subset}: {count:,} pictures{of}{_ignored(report, subset)}", markup=False)
     out.print(f"  folder {report.root}, fingerprint {report.fingerprint[:12]}", markup=False)
+    if not report.written and report.classes:
+        show_table(_histogram(report))
+
+
+def _histogram(report: "PreparedReport") -> "Table":
+    """Pixels and pictures of each class, subset by subset."""
+    from ovseg_cli.core.catalogue import make_table
+    from ovseg_cli.core.data.reports import class_counts
+    from ovseg_cli.core.report.cells import Column
+
+    columns = [Column("id", "id", "count"), Column("class", "class")]
+    subsets = [name for name, counts in report.pixels.items() if sum(counts)]
+    for name in subsets:
+        columns.append(Column(f"{name}_pixels", f"{name}: % of pixels", "number", decimals=3))
+        columns.append(Column(f"{name}_pictures", "pictures", "count"))
+    rows = []
+    for i in class_counts(report, _MOST_CLASSES):
+        shares = [(100 * report.pixels[n][i] / sum(report.pixels[n]), report.pictures[n][i]) for n in subsets]
+        rows.append((i, report.classes[i], *(value for pair in shares for value in pair)))
+    few = f" ({_MOST_CLASSES} rarest that occur; --json has all)" if len(report.classes) > _MOST_CLASSES else ""
+    return make_table(f"Pixels and pictures of each class{few}", columns, rows)
 
 
 def _ignored(report: "PreparedReport", subset: str) -> str:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tomli_w
 
@@ -68,3 +69,24 @@ def test_two_steps_of_training_on_labels_of_json_and_of_colours(run: Callable[..
     Path("settings.toml").write_text(tomli_w.dumps(host_settings("freeseg", iterations=2)))
     trained = run("train", "freeseg", "--data", name, "--clip", "toy-clip", "--gpus", "0", "--config", "settings.toml")
     assert trained.code == 0, trained.err
+
+
+def test_check_prints_pixels_and_pictures_of_each_class(run: Callable[..., Answer]) -> None:
+    made = prepare(run, "camvid")
+    printed = run("prepare", "camvid", "--check")
+    pixels = {
+        subset: np.concatenate([label.ravel() for label in own.values()]) for subset, own in made.expected.items()
+    }
+    counts = json.loads(run("prepare", "camvid", "--check", "--json").out)
+    assert counts["classes"] == load_spec("camvid").class_names
+    for subset, values in pixels.items():
+        assert counts["pixels"][subset] == [int((values == i).sum()) for i in range(11)]
+    line = next(line.split() for line in printed.out.splitlines() if " Building " in line)
+    shares = [100 * float((values == 1).sum()) / max(1, (values < 11).sum()) for values in pixels.values()]
+    assert [float(word) for word in line[2::2]] == pytest.approx(shares, abs=0.0006)
+
+
+def test_check_of_many_classes_prints_the_rarest(run: Callable[..., Answer]) -> None:
+    prepare(run, "ade20k-847")
+    printed = run("prepare", "ade20k-847", "--check").out
+    assert "60 rarest that occur; --json has all" in printed and len(printed.splitlines()) < 75

@@ -27,6 +27,7 @@ class PreparedReport:
         warnings: What may be a mistake.
         source: Folder of the originals, None for drawn data.
         written: False after a check.
+        classes: Names in train-id order.
     """
 
     name: str
@@ -42,6 +43,7 @@ class PreparedReport:
     warnings: tuple[str, ...] = ()
     source: Path | None = None
     written: bool = True
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,16 @@ def make_report(
         pictures={name: counts[1] for name, counts in counted.items()},
         ignored={name: counts[2] for name, counts in counted.items()},
         warnings=tuple(dict.fromkeys(warnings)),
+        classes=tuple(spec.class_names),
     )
+
+
+def class_counts(report: PreparedReport, most: int) -> list[int]:
+    """Return the train ids whose counts are worth printing: all in their order, or of many the rarest that occur."""
+    if len(report.classes) <= most:
+        return list(range(len(report.classes)))
+    total = [sum(counts[i] for counts in report.pixels.values()) for i in range(len(report.classes))]
+    return sorted((i for i, count in enumerate(total) if count), key=lambda i: (total[i], i))[:most]
 
 
 def timed(report: PreparedReport, started: float, source: Path | None, written: bool) -> PreparedReport:
