@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from ovseg_cli.core.runtime import Folders
 
 Format = Literal["rich", "markdown", "latex", "csv", "json"]
-Figures = Literal["mask-sensitivity", "trusty-map", "compare", "masks", "clusters", "nearest", "tsne"]
-OF_MASKS = ("mask-sensitivity", "masks", "nearest")
+Figures = Literal["mask-sensitivity", "trusty-map", "compare", "calibration", "masks", "clusters", "nearest", "tsne"]
+OF_MASKS = ("mask-sensitivity", "calibration", "masks", "nearest")
 """Figures that are given masks."""
 OF_PICTURES = ("compare", "masks", "clusters", "nearest")
 """Figures for which pictures can be chosen by name."""
@@ -50,10 +50,11 @@ def report(
             help="Draw instead of comparing scores. mask-sensitivity: how a mask's class scores follow the mask, from "
             "right to wrong, of the model of each RUN. trusty-map: where a run of tagclip trusts that it sees "
             "what it was trained on, and what that changes. compare: some pictures, their ground truth and the classes "
-            "that the model of each RUN finds. Of runs of pixelclip: masks, those that it learned from (by default of "
-            "train), one by one and grouped by its learned prompts; clusters, pictures that the prompts of each RUN "
-            "part; nearest, the class names nearest to each prompt, and pictures in the colours of these names; tsne, "
-            "prompts and class names as points of a plane.",
+            "that the model of each RUN finds. calibration: whether the probabilities of masks that were named "
+            "(`ovseg eval RUN --task masks`) come true. Of runs of pixelclip: masks, those that it learned from (by "
+            "default of train), one by one and grouped by its learned prompts; clusters, pictures that the prompts of "
+            "each RUN part; nearest, the class names nearest to each prompt, and pictures in the colours of these "
+            "names; tsne, prompts and class names as points of a plane.",
         ),
     ] = None,
     data: options.Data = None,
@@ -63,7 +64,7 @@ def report(
         typer.Option(
             metavar="GENERATOR|CACHE",
             help="With --figures mask-sensitivity: masks of a cache instead of changed ground-truth regions; with "
-            "masks and nearest: others than those of the run's training.",
+            "masks and nearest: others than those of the run's training; with calibration: which named masks.",
         ),
     ] = None,
     limit: Annotated[
@@ -97,6 +98,7 @@ def report(
     [dim]ovseg report runs/ipclip-toy-… runs/maft-toy-… --figures mask-sensitivity[/dim]
     [dim]ovseg report runs/tagclip-toy-… --figures trusty-map[/dim]
     [dim]ovseg report runs/clip-toy-… runs/pixelclip-toy-… --figures compare --picture 00003 --picture 00007[/dim]
+    [dim]ovseg report runs/clip-toy-… runs/pixelclip-toy-… --figures calibration[/dim]
     [dim]ovseg report runs/pixelclip-toy-… --figures masks[/dim]
     """
     from ovseg_cli.commands import console, views
@@ -119,6 +121,8 @@ def report(
         _refuse({"--proposals": proposals}, f"--figures {', '.join(OF_MASKS)}")
     if figures is not None and figures not in OF_PICTURES:
         _refuse({"--picture": picture}, f"--figures {', '.join(OF_PICTURES)}")
+    if figures == "calibration":
+        _refuse({"--limit": limit, "--gpus": gpus is not None}, "figures for which a model is asked")
     if figures == "tsne":
         _refuse({"--subset": subset, "--limit": limit}, "figures of pictures")
     reporter = console.TerminalReporter()
@@ -149,6 +153,10 @@ def _draw(figure: Figures, wanted: "FigureRequest", places: "Folders", reporter:
         from ovseg_cli.core.report.trusty import report_trusty_maps
 
         return report_trusty_maps(wanted, places, reporter)
+    if figure == "calibration":
+        from ovseg_cli.core.report.calibration import report_calibration
+
+        return report_calibration(wanted, places, reporter)
     if figure == "masks":
         from ovseg_cli.core.report.prompt_masks import report_masks
 
