@@ -12,6 +12,7 @@ from matplotlib import image
 from ovseg_cli.core.evaluation.mask_results import MaskResult
 from tests.commands.conftest import run_command
 from tests.commands.mini import commands_in, host_settings, maft_settings, prepared_place
+from tests.commands.test_several_processes import launch
 
 FAST = ("--data", "mini", "--gpus", "0")
 
@@ -129,3 +130,17 @@ def test_calibration_is_drawn_from_files_alone(cli):
 def test_what_makes_no_sense_is_refused(cli, words, said):
     answer = cli("eval", "maskclip", *FAST, *words)
     assert answer.code in (2, 3) and said in " ".join(answer.err.split()) and not Path("runs").exists()
+
+
+@pytest.mark.parametrize(("task", "kept"), [("masks", "records"), ("oracle", "counts")])
+def test_two_processes_score_what_one_does_and_print_once(cli, tmp_path, task, kept):
+    words = ("eval", "maskclip", "--task", task, *FAST, "--json")
+    alone = document(cli(*words))
+    (tmp_path / "two").mkdir()
+    two = launch(tmp_path / "two", *words)
+    (first, told), (second, _) = (process.communicate() for process in two)
+    assert [process.returncode for process in two] == [0, 0], told
+    assert not second and json.loads(first)["schema"] == 1
+    (path,) = (tmp_path / "two").glob(f"runs/*/results/{task}/*")
+    documents = [json.loads(Path(file).read_text()) for file in (alone["file"], path)]
+    assert documents[0][kept] == documents[1][kept] and documents[0]["images"] == documents[1]["images"]

@@ -217,5 +217,6 @@ def test_calibration_of_halves_is_as_worked_by_hand():
     # .5 belongs to (7/15, 8/15]; 1 to the last bin, 0 to the first
     found = calibration_of([0.5, 0.5, 1.0, 0.0], [True, False, True, False])
     assert found.error == 0 and [part.masks for part in found.bins] == [1, 2, 1]
+    assert [part.low for part in found.bins] == [0, 7 / 15, 14 / 15]
     assert calibration_of([0.2, 0.2], [True, False], bins=5).bins[0].low == 0  # (0, .2]
     assert calibration_of([1.0] * 4, [True, False, False, False]).error == 0.75
