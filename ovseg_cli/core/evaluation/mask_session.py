@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ovseg_cli import __version__
 from ovseg_cli.core.errors import DataError
 from ovseg_cli.core.evaluation import request as requests
@@ -41,6 +43,11 @@ class MaskPlan:
         for step in steps:
             step["result"] = step["result"].replace("results/", f"results/{self.task}/")
         return {**plan, "task": self.task, "steps": steps}
+
+    def prepare(self, device: torch.device, reporter: Reporter) -> None:
+        """Build what makes the masks."""
+        for source in self.sources:
+            source.prepare(device, reporter)
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,9 @@ def score(plan: MaskPlan, folders: Folders, reporter: Reporter) -> list[ScoredMa
         MachineError: Weights, device or disk.
     """
     sources = iter(plan.sources)
-    return for_each_data(plan.models, folders, reporter, lambda job: _score_one(job, next(sources)), join=True)
+    return for_each_data(
+        plan.models, folders, reporter, lambda job: _score_one(job, next(sources)), join=True, before=plan.prepare
+    )
 
 
 def _score_one(job: Job, source: MaskSource) -> ScoredMasks:
@@ -108,8 +117,6 @@ def _score_one(job: Job, source: MaskSource) -> ScoredMasks:
     prepared = PreparedData.open(job.choice.spec, job.folders)
     data = prepared.subset(job.subset)
     vocabulary, text, facts = describe(job, prepared)
-    with job.group.main_first():
-        source.prepare(job.runtime.device, job.reporter)
     facts = with_masks(facts, source, job.request.candidates)
     path = job.run.path / "results" / FOLDER / f"{job.stem}-{source.stem}.json"
     journal = path.with_suffix(".unfinished.jsonl")

@@ -23,6 +23,7 @@ from torch.nn.functional import interpolate
 from ovseg_cli.core.evaluation.confusion import Counts
 from ovseg_cli.core.evaluation.mask_naming import MaskNamer
 from ovseg_cli.core.evaluation.mask_records import Ints, Masks, class_pixels, paint, painted
+from ovseg_cli.core.evaluation.proposal_quality import regions_of
 from ovseg_cli.core.nn.label_maps import label_map
 from ovseg_cli.core.types import MaskPrediction, Prediction, Readout, Sample, TextFeatures
 
@@ -85,8 +86,7 @@ def maps_of_method(method: Predictor, text: TextFeatures, readout: Readout) -> C
         own = label_map(prediction, readout, text.class_of_row, text.num_classes).cpu().numpy().astype(np.int64)
         if isinstance(prediction, MaskPrediction):
             return own, _renamed(prediction, label, text.num_classes)
-        pieces = pieces_of(own)
-        return own, paint(pieces, right_names(pieces, label, text.num_classes)[0], text.num_classes)
+        return own, rename_pieces(own, label, text.num_classes)
 
     return read_both
 
@@ -101,15 +101,21 @@ def right_names(masks: Masks, label: Ints, num_classes: int) -> tuple[Ints, NDAr
     return np.where(total > 0, pixels.argmax(1), num_classes), pixels.max(1, initial=0) / np.maximum(total, 1)
 
 
-def pieces_of(label_map: Ints) -> Masks:
-    """Return the connected pieces of a label map, (N, H, W); pixels touch at sides or corners."""
-    from scipy import ndimage
+def rename_pieces(own: Ints, label: Ints, num_classes: int) -> Ints:
+    """Give each connected piece of a label map (H, W) the class that most of its labelled pixels have.
 
-    found = []
-    for name in np.unique(label_map):
-        pieces, count = ndimage.label(label_map == name, structure=np.ones((3, 3)))
-        found += [pieces == number for number in range(1, count + 1)]
-    return np.stack(found)
+    Pieces touch at sides or corners; there may be thousands, so no mask is made of them. Ties go to the lowest id; a
+    piece without labelled pixels becomes K.
+    """
+    pieces = regions_of(own, -1, "component").map
+    known = label < num_classes
+    codes, counts = np.unique(pieces[known] * num_classes + label[known], return_counts=True)
+    owners, classes = np.divmod(codes, num_classes)
+    order = np.lexsort((classes, -counts, owners))
+    firsts, places = np.unique(owners[order], return_index=True)
+    names = np.full(int(pieces.max()) + 1, num_classes, np.int64)
+    names[firsts] = classes[order][places]
+    return names[pieces]
 
 
 def _renamed(prediction: MaskPrediction, label: Ints, num_classes: int) -> Ints:

@@ -67,15 +67,15 @@ def score(plan: mask_session.MaskPlan, folders: Folders, reporter: Reporter) -> 
         MachineError: Weights, device or disk.
     """
     sources = iter(plan.sources)
-    return for_each_data(plan.models, folders, reporter, lambda job: _score_one(job, next(sources)), join=True)
+    return for_each_data(
+        plan.models, folders, reporter, lambda job: _score_one(job, next(sources)), join=True, before=plan.prepare
+    )
 
 
 def _score_one(job: Job, source: MaskSource) -> ScoredOracle:
     prepared = PreparedData.open(job.choice.spec, job.folders)
     data = prepared.subset(job.subset)
     vocabulary, text, facts = describe(job, prepared)
-    with job.group.main_first():
-        source.prepare(job.runtime.device, job.reporter)
     is_own = isinstance(source, OwnMasks)
     facts = mask_session.with_masks(facts, source, job.request.candidates, keep_source=is_own)
     path = job.run.path / "results" / FOLDER / f"{job.stem}-{source.stem}.json"

@@ -93,8 +93,16 @@ def score(plan: EvalPlan, folders: Folders, reporter: Reporter) -> list[Scored]:
     return for_each_data(plan, folders, reporter, lambda job: Scored(*_score_one(job)))
 
 
+Preparation = Callable[[torch.device, Reporter], None]
+
+
 def for_each_data(
-    plan: EvalPlan, folders: Folders, reporter: Reporter, act: Callable[[Job], T], join: bool = False
+    plan: EvalPlan,
+    folders: Folders,
+    reporter: Reporter,
+    act: Callable[[Job], T],
+    join: bool = False,
+    before: Preparation | None = None,
 ) -> list[T]:
     """Build the model of each data set of a plan and do something with it, in every process that was started for it.
 
@@ -104,6 +112,7 @@ def for_each_data(
         reporter: Receives progress and messages.
         act: What is done.
         join: A model that is no run yet may use the finished run of the very same model and data.
+        before: What is done before a run is made, since it may fail.
 
     Returns:
         What `act` returned, by data set.
@@ -111,7 +120,7 @@ def for_each_data(
     request = plan.request
     runtime = open_runtime(request.gpus, request.seed)
     with open_group(runtime.device) as group:
-        return _for_each_data(plan, folders, group.quiet(reporter), runtime, group, act, join)
+        return _for_each_data(plan, folders, group.quiet(reporter), runtime, group, act, join, before)
 
 
 def _for_each_data(
@@ -122,6 +131,7 @@ def _for_each_data(
     group: Group,
     act: Callable[[Job], T],
     join: bool,
+    before: Preparation | None,
 ) -> list[T]:
     for note in runtime.notes:
         reporter.say(note)
@@ -130,6 +140,8 @@ def _for_each_data(
     methods = _Methods(runtime, reporter)
     with group.main_first():
         first = methods.get(plan.models[0])
+        if before:
+            before(runtime.device, reporter)
     run = plan.models[0].run or group.on_main(lambda: _run_of(plan, first, folders, join))
     found = []
     for choice, model, subset in zip(plan.data, plan.models, plan.subsets, strict=True):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from ovseg_cli.core.errors import DataError, OvsegError
+from ovseg_cli.core.errors import DataError, MachineError, OvsegError
 from ovseg_cli.core.evaluation import mask_session, oracle_session
 from ovseg_cli.core.evaluation.mask_results import MaskResult
 from ovseg_cli.core.evaluation.oracle_results import OracleResult
@@ -113,6 +113,16 @@ def test_masks_of_a_generator_are_the_same_from_its_cache_and_without_one(place)
     with pytest.raises(DataError, match="superpixels|entry|proposals"):
         scored(place, proposals="superpixels", limit=3)
     assert scored(place, task="oracle", proposals="superpixels", limit=2).result.masks["source"] == "superpixels"
+
+
+def test_masks_that_cannot_be_made_leave_no_run(place, monkeypatch):
+    def fail(*_):
+        raise MachineError("no weights")
+
+    monkeypatch.setattr("ovseg_cli.core.evaluation.mask_sources.MadeMasks.prepare", fail)
+    with pytest.raises(MachineError):
+        scored(place, proposals="superpixels")
+    assert not (place / "runs").exists()
 
 
 def test_masks_of_a_method_without_masks_and_unknown_ones_are_refused(place):
