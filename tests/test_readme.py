@@ -173,8 +173,9 @@ def test_line_of_the_text_runs(place: Path, tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "empty").mkdir()
     answer = run(line.replace("DIR", str(tmp_path / "empty")))
     assert answer.exit_code == 3, answer.stderr
-    val = load_spec(line.split()[2]).layouts[0].subsets["val"]
-    wanted = val.list or val.images.partition("/{")[0].partition("/*")[0]
+    layout = load_spec(line.split()[2]).layouts[0]
+    subset = layout.subsets.get("val") or next(iter(layout.subsets.values()))
+    wanted = subset.list or subset.archives or subset.images.partition("/{")[0].partition("/*")[0]
     assert f"looked for {wanted}" in answer.stderr or f", {wanted}" in answer.stderr
 
 
