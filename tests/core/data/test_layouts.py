@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.io import savemat
 
 from ovseg_cli.core.data.dataset import PreparedData
 from ovseg_cli.core.data.layout import find_layout
@@ -68,3 +69,13 @@ def test_augmented_training_list_of_sbd_is_train_and_sbd_without_val(tmp_path: P
     prepare(spec, folders_of(tmp_path), tmp_path / "source")
     names = PreparedData.open(spec, folders_of(tmp_path)).subset("trainaug").names
     assert set(names) == set(trainaug) == set(made.expected["train"]) | (set(listed) - set(val))
+
+
+def test_official_labels_stand_above_those_of_sbd(tmp_path: Path) -> None:
+    spec, made = made_of(tmp_path, "voc-21", "sbd")
+    stem, label = next(iter(made.expected["train"].items()))
+    other = np.full(label.shape, 1, np.uint8)
+    savemat(tmp_path / f"source/benchmark_RELEASE/dataset/cls/{stem}.mat", {"GTcls": {"Segmentation": other}})
+    prepare(spec, folders_of(tmp_path), tmp_path / "source")
+    part = PreparedData.open(spec, folders_of(tmp_path)).subset("trainaug")
+    np.testing.assert_array_equal(part.label(part.names.index(stem)), label)
