@@ -14,6 +14,7 @@ What stops one of them is written to a file, and told once, by the process that 
 code of the first failure. Under `torchrun` the launcher is the user's own: `launch_if_needed` does nothing.
 """
 
+import itertools
 import json
 import os
 import signal
@@ -39,6 +40,10 @@ SHUTDOWN_SECONDS = 90
 """How long workers may take to finish their step and save before they are killed."""
 PATIENCE_MINUTES = 60
 """How long a process waits for the others, which may be saving or scoring."""
+LEAVING_SECONDS = 60.0
+"""How long a process that is done waits for the others' last calls."""
+_groups = itertools.count()
+"""Numbers the groups that a process joins, one after another; the same everywhere."""
 _FAILURES = "OVSEG_FAILURES"
 _LOST, _GO_ON = "lost", "Go on with --resume, where the command has it."
 
@@ -302,8 +307,25 @@ def open_group(device: "torch.device | str") -> Iterator["Group"]:
             "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=timedelta(minutes=PATIENCE_MINUTES)
         )
         yield Group(place.rank, place.world_size, launcher)
+        _leave_together(place.rank, place.world_size)
         distributed.destroy_process_group()
     except RuntimeError as error:
         if not isinstance(error, distributed.DistError) and "gloo" not in str(error):
             raise
         raise LostProcess(f"process {place.rank}: another process has left ({error}).", _GO_ON) from error
+
+
+def _leave_together(rank: int, world_size: int) -> None:
+    """Wait until all processes have finished their last call: to gloo one that leaves earlier looks like a lost one.
+
+    The store is the first process's, or its launcher's: the first process leaves last.
+    """
+    from torch.distributed import distributed_c10d
+
+    store, number = distributed_c10d._get_default_store(), next(_groups)
+    for word, waits in (("done", True), ("left", rank == 0)):
+        key, until = f"ovseg-{number}-{word}", time.monotonic() + LEAVING_SECONDS
+        count = int(store.add(key, 1))
+        while waits and count < world_size and time.monotonic() < until:
+            time.sleep(0.01)
+            count = int(store.add(key, 0))
