@@ -40,7 +40,7 @@ SHUTDOWN_SECONDS = 90
 """How long workers may take to finish their step and save before they are killed."""
 PATIENCE_MINUTES = 60
 """How long a process waits for the others, which may be saving or scoring."""
-LEAVING_SECONDS = 60.0
+LEAVING_SECONDS = 10.0
 """How long a process that is done waits for the others' last calls."""
 _groups = itertools.count()
 """Numbers the groups that a process joins, one after another; the same everywhere."""
