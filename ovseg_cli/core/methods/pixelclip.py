@@ -22,6 +22,8 @@ Paper and code:
   a process has no mask. A picture without masks adds nothing; a name that nobody is near stays empty.
 * The code, with several training sentences, replaces wrong words in all but the first; ours replaces the right ones.
 * Pictures smaller than 64 pixels are cut at inference by the code; here they are not.
+* The prompts' first words are drawn from seed 0 whatever the seed of a run, as in the code.
+* Live clusters end at the picture's edge; the code clusters the padding of small pictures too. Blur is Pillow's.
 * Paper, Table 5: without clustering. Not in the code; here each mask is a name of its own: its target is itself, its
   feature that of the momentum copy.
 """

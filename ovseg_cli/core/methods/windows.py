@@ -27,7 +27,7 @@ class WindowConfig(MethodConfig):
     @model_validator(mode="after")
     def _window_leaves_no_gap(self) -> "WindowConfig":
         if self.stride and not self.window:
-            raise ValueError("a stride needs a window; set window too")
+            raise ValueError(f"a stride of {self.stride} needs a window; set window too, or stride = 0")
         if self.stride > self.window:
             raise ValueError(f"a stride of {self.stride} leaves gaps between windows of {self.window}; lower it")
         return self
