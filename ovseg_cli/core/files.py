@@ -5,7 +5,7 @@ import errno
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -48,15 +48,14 @@ def atomic_write(path: Path, mode: str = "wb", sync: bool = True) -> Iterator[IO
     """
     path = Path(path)
     make_folder(path.parent)
-    temporary: str | None = None
+    # The name is chosen before the file exists: Ctrl-C may come while it is being made.
+    temporary: Path | None = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as stream:
+        with open(temporary, mode.replace("w", "x"), encoding=None if "b" in mode else "utf-8") as stream:
             yield stream
             stream.flush()
             if sync:
                 os.fsync(stream.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
         temporary = None
     except OSError as error:
@@ -65,12 +64,6 @@ def atomic_write(path: Path, mode: str = "wb", sync: bool = True) -> Iterator[IO
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_bytes(path: Path, data: bytes) -> None:
