@@ -1,6 +1,7 @@
 """`ovseg report RUN…`: comparison tables from result files alone; with `--figures`, what models say of masks, drawn."""
 
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,6 +16,17 @@ if TYPE_CHECKING:
 
 Format = Literal["rich", "markdown", "latex", "csv", "json"]
 Figures = Literal["mask-sensitivity", "trusty-map", "compare", "calibration", "masks", "clusters", "nearest", "tsne"]
+DRAWN_BY: dict[Figures, str] = {
+    "mask-sensitivity": "sensitivity:report_sensitivity",
+    "trusty-map": "trusty:report_trusty_maps",
+    "compare": "compare_grid:report_comparison",
+    "calibration": "calibration:report_calibration",
+    "masks": "prompt_masks:report_masks",
+    "clusters": "prompt_clusters:report_clusters",
+    "nearest": "prompt_nearest:report_nearest",
+    "tsne": "prompt_tsne:report_tsne",
+}
+"""Module in `core/report` and function; loaded when asked for."""
 OF_MASKS = ("mask-sensitivity", "calibration", "masks", "nearest")
 """Figures that are given masks."""
 OF_PICTURES = ("compare", "masks", "clusters", "nearest")
@@ -149,37 +161,9 @@ def report(
 
 
 def _draw(figure: Figures, wanted: "FigureRequest", places: "Folders", reporter: "Reporter") -> "FigureReport":
-    if figure == "trusty-map":
-        from ovseg_cli.core.report.trusty import report_trusty_maps
-
-        return report_trusty_maps(wanted, places, reporter)
-    if figure == "calibration":
-        from ovseg_cli.core.report.calibration import report_calibration
-
-        return report_calibration(wanted, places, reporter)
-    if figure == "masks":
-        from ovseg_cli.core.report.prompt_masks import report_masks
-
-        return report_masks(wanted, places, reporter)
-    if figure == "tsne":
-        from ovseg_cli.core.report.prompt_tsne import report_tsne
-
-        return report_tsne(wanted, places, reporter)
-    if figure == "nearest":
-        from ovseg_cli.core.report.prompt_nearest import report_nearest
-
-        return report_nearest(wanted, places, reporter)
-    if figure == "clusters":
-        from ovseg_cli.core.report.prompt_clusters import report_clusters
-
-        return report_clusters(wanted, places, reporter)
-    if figure == "compare":
-        from ovseg_cli.core.report.compare_grid import report_comparison
-
-        return report_comparison(wanted, places, reporter)
-    from ovseg_cli.core.report.sensitivity import report_sensitivity
-
-    return report_sensitivity(wanted, places, reporter)
+    module, _, function = DRAWN_BY[figure].partition(":")
+    draw = getattr(import_module(f"ovseg_cli.core.report.{module}"), function)
+    return draw(wanted, places, reporter)
 
 
 def _refuse(given: Mapping[str, Any], belongs_to: str, instead_of: str | None = None) -> None:

@@ -307,7 +307,7 @@ def open_group(device: "torch.device | str") -> Iterator["Group"]:
             "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=timedelta(minutes=PATIENCE_MINUTES)
         )
         yield Group(place.rank, place.world_size, launcher)
-        _leave_together(place.rank, place.world_size)
+        _leave_together(distributed.distributed_c10d._get_default_store(), place.rank, place.world_size)
         distributed.destroy_process_group()
     except RuntimeError as error:
         if not isinstance(error, distributed.DistError) and "gloo" not in str(error):
@@ -315,14 +315,12 @@ def open_group(device: "torch.device | str") -> Iterator["Group"]:
         raise LostProcess(f"process {place.rank}: another process has left ({error}).", _GO_ON) from error
 
 
-def _leave_together(rank: int, world_size: int) -> None:
+def _leave_together(store: Any, rank: int, world_size: int) -> None:
     """Wait until all processes have finished their last call: to gloo one that leaves earlier looks like a lost one.
 
     The store is the first process's, or its launcher's: the first process leaves last.
     """
-    from torch.distributed import distributed_c10d
-
-    store, number = distributed_c10d._get_default_store(), next(_groups)
+    number = next(_groups)
     for word, waits in (("done", True), ("left", rank == 0)):
         key, until = f"ovseg-{number}-{word}", time.monotonic() + LEAVING_SECONDS
         count = int(store.add(key, 1))

@@ -8,11 +8,13 @@ import pytest
 from ovseg_cli.core.clip.prompts import IMAGENET_SELECT, PHOTO
 from ovseg_cli.core.data.specs import parse_data
 from ovseg_cli.core.errors import OvsegError
+from ovseg_cli.core.evaluation import session
 from ovseg_cli.core.evaluation.request import EvalRequest, resolve, result_name
 from ovseg_cli.core.evaluation.session import _clip_of, readout_of, score, vocabulary_of
 from ovseg_cli.core.methods.clip import Clip
 from ovseg_cli.core.reporter import Silent
 from ovseg_cli.core.runs import create_run
+from ovseg_cli.core.training.group import Group
 from ovseg_cli.core.types import Readout, Vocabulary
 from tests.core.data import handmade
 from tests.core.evaluation.drawn import Stopping
@@ -204,3 +206,22 @@ def test_without_data_the_one_prepared_last_is_taken(place):
     assert plan.data[0].spec.name == "mini"
     with pytest.raises(OvsegError, match="ovseg prepare toy"):
         resolve(EvalRequest(model="clip"), handmade.folders_of(place / "elsewhere"), Silent())
+
+
+@pytest.mark.parametrize("is_finished", [False, True])
+def test_processes_make_the_same_calls_whether_or_not_another_has_finished_the_run(monkeypatch, is_finished):
+    """What the disk says may change between two processes' looks; only the main one may ask, inside the call."""
+    calls, finished = [], []
+    run = SimpleNamespace(is_finished=is_finished, finish=lambda: finished.append(True))
+
+    class Counted(Group):
+        def on_main(self, act):
+            calls.append(True)
+            return act()
+
+    monkeypatch.setattr(session, "_Methods", lambda *_: SimpleNamespace(get=lambda model: None))
+    monkeypatch.setattr(session, "_run_of", lambda *_: run)
+    plan = SimpleNamespace(data=[None], models=[SimpleNamespace(run=None)], subsets=["val"], request=None)
+    runtime = SimpleNamespace(notes=(), devices=("cpu",))
+    session._for_each_data(plan, None, Silent(), runtime, Counted(), lambda job: None, False, None)
+    assert len(calls) == 2 and len(finished) == (not is_finished)

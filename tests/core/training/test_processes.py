@@ -1,6 +1,7 @@
 """Several processes: they train to the weights of one, stop together, and what stopped them is told once."""
 
 import errno
+import itertools
 import json
 import os
 import re
@@ -8,6 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -376,3 +379,48 @@ def test_torchrun_trains_to_the_weights_of_one_process(tmp_path, one):
     subprocess.run([*command, str(tmp_path), json.dumps(PLAIN)], cwd=ROOT, env=environment, check=True, timeout=300)
     state = torch.load(tmp_path / "end-1.pt")
     assert torch.allclose(torch.cat([w.flatten() for w in state.values()]), one, rtol=1e-5, atol=1e-6)
+
+
+class Store:
+    """Counters that threads share, as processes share a TCPStore's."""
+
+    def __init__(self):
+        self.counts, self.lock = {}, threading.Lock()
+
+    def add(self, key, number):
+        with self.lock:
+            self.counts[key] = self.counts.get(key, 0) + number
+            return self.counts[key]
+
+
+def leaving(monkeypatch, delays):
+    """When each process came to the end of its work and when it left, in seconds."""
+    monkeypatch.setattr(processes, "_groups", itertools.repeat(0))
+    store, times, start = Store(), {}, time.monotonic()
+
+    def act(rank):
+        time.sleep(delays[rank])
+        came = time.monotonic() - start
+        processes._leave_together(store, rank, len(delays))
+        times[rank] = (came, time.monotonic() - start)
+
+    threads = [threading.Thread(target=act, args=(rank,)) for rank in range(len(delays)) if delays[rank] is not None]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return times
+
+
+@pytest.mark.parametrize("delays", [(0.3, 0.0, 0.0), (0.0, 0.3, 0.0)])
+def test_nobody_leaves_before_all_are_done_and_the_first_process_leaves_last(monkeypatch, delays):
+    times = leaving(monkeypatch, delays)
+    last = max(came for came, _ in times.values())
+    assert all(left >= last for _, left in times.values())
+    assert times[0][1] >= max(times[1][1], times[2][1]) - 0.02  # 0.01 is how often it looks
+
+
+def test_one_that_never_comes_is_not_waited_for_forever(monkeypatch):
+    monkeypatch.setattr(processes, "LEAVING_SECONDS", 0.1)
+    times = leaving(monkeypatch, (0.0, None))
+    assert 0.1 <= times[0][1] < 5
