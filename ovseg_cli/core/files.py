@@ -49,7 +49,7 @@ def atomic_write(path: Path, mode: str = "wb", sync: bool = True) -> Iterator[IO
     path = Path(path)
     make_folder(path.parent)
     # The name is chosen before the file exists: Ctrl-C may come while it is being made.
-    temporary: Path | None = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         with open(temporary, mode.replace("w", "x"), encoding=None if "b" in mode else "utf-8") as stream:
             yield stream
@@ -57,13 +57,11 @@ def atomic_write(path: Path, mode: str = "wb", sync: bool = True) -> Iterator[IO
             if sync:
                 os.fsync(stream.fileno())
         os.replace(temporary, path)
-        temporary = None
     except OSError as error:
         raise explain_os_error(error, path) from error
     finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)  # nothing there once it has its place
 
 
 def write_bytes(path: Path, data: bytes) -> None:
