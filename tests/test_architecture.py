@@ -25,8 +25,10 @@ ROWS = [
         "core.overhead",
         "core.explanation",
         "core.diagnosis",
-        "core.demo",
+        "core.page",
+        "core.vocabulary",
     ],
+    ["core.demo"],
     ["commands"],
     ["app"],
 ]

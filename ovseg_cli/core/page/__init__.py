@@ -1,0 +1,1 @@
+"""`ovseg report --format html`: one page that opens from disk, in four steps: gather, draw, render, write."""
