@@ -1,31 +1,29 @@
 """What `ovseg eval --task masks` does: a model is given masks, and the names that it gives them are scored."""
 
-import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from ovseg_cli import __version__
 from ovseg_cli.core.errors import DataError
 from ovseg_cli.core.evaluation import request as requests
 from ovseg_cli.core.evaluation.mask_cache import without_source
-from ovseg_cli.core.evaluation.mask_naming import MaskNamer, candidates_of, name_picture
+from ovseg_cli.core.evaluation.mask_job import MaskJob, Scored
+from ovseg_cli.core.evaluation.mask_naming import name_picture
 from ovseg_cli.core.evaluation.mask_records import MaskRecord
-from ovseg_cli.core.evaluation.mask_results import FOLDER, MaskResult
+from ovseg_cli.core.evaluation.mask_results import MaskResult
 from ovseg_cli.core.evaluation.mask_sources import MaskSource, find_source
-from ovseg_cli.core.evaluation.picture_loop import MaskJournal, go_through, keep
-from ovseg_cli.core.evaluation.results import Facts
-from ovseg_cli.core.evaluation.session import Job, describe, for_each_data
-from ovseg_cli.core.files import digest_of
+from ovseg_cli.core.evaluation.picture_loop import MaskJournal
+from ovseg_cli.core.evaluation.session import Job, for_each_data
 from ovseg_cli.core.reporter import Reporter
 from ovseg_cli.core.runtime import Folders
-from ovseg_cli.core.types import Sample, Vocabulary
+from ovseg_cli.core.types import Sample
 
 if TYPE_CHECKING:
     from ovseg_cli.core.data.dataset import SegmentationData
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class MaskPlan:
 
     models: requests.EvalPlan
     sources: tuple[MaskSource, ...]
-    task: str = FOLDER
+    task: str = MaskResult.folder
 
     def document(self, folders: Folders) -> dict[str, Any]:
         """The plan for `--dry-run`."""
@@ -49,13 +47,12 @@ class MaskPlan:
         for source in self.sources:
             source.prepare(device, reporter)
 
-
-@dataclass(frozen=True)
-class ScoredMasks:
-    """One result and the file that holds it."""
-
-    result: MaskResult
-    path: Path
+    def run(self, act: Callable[[Job, MaskSource], T], folders: Folders, reporter: Reporter) -> list[T]:
+        """Do something with the model and the masks of each data set."""
+        sources = iter(self.sources)
+        return for_each_data(
+            self.models, folders, reporter, lambda job: act(job, next(sources)), join=True, before=self.prepare
+        )
 
 
 def resolve(
@@ -94,7 +91,7 @@ def open_labelled(choice: Any, subset: str, folders: Folders) -> "SegmentationDa
     return pictures
 
 
-def score(plan: MaskPlan, folders: Folders, reporter: Reporter) -> list[ScoredMasks]:
+def score(plan: MaskPlan, folders: Folders, reporter: Reporter) -> list[Scored[MaskResult]]:
     """Let the model of each data set name masks.
 
     Returns:
@@ -105,66 +102,21 @@ def score(plan: MaskPlan, folders: Folders, reporter: Reporter) -> list[ScoredMa
         DataError: A picture, label or mask is broken or missing.
         MachineError: Weights, device or disk.
     """
-    sources = iter(plan.sources)
-    return for_each_data(
-        plan.models, folders, reporter, lambda job: _score_one(job, next(sources)), join=True, before=plan.prepare
-    )
+    return plan.run(_score_one, folders, reporter)
 
 
-def _score_one(job: Job, source: MaskSource) -> ScoredMasks:
-    from ovseg_cli.core.data.dataset import PreparedData
-
-    prepared = PreparedData.open(job.choice.spec, job.folders)
-    data = prepared.subset(job.subset)
-    vocabulary, text, facts = describe(job, prepared)
-    facts = with_masks(facts, source, job.request.candidates)
-    path = job.run.path / "results" / FOLDER / f"{job.stem}-{source.stem}.json"
-    journal = path.with_suffix(".unfinished.jsonl")
-    namer = MaskNamer(job.method, text.to(job.runtime.device), candidates_of(job.request.candidates, vocabulary))
+def _score_one(job: Job, source: MaskSource) -> Scored[MaskResult]:
+    own = MaskJob.open(job, source, MaskResult.folder)
 
     def act(sample: Sample) -> MaskRecord:
-        return name_picture(namer, sample, source.masks(sample), data.ignore_label)
+        return name_picture(own.namer, sample, source.masks(sample), own.data.ignore_label)
 
-    remembered = MaskJournal(journal, key_of(facts), job.group.rank)
-    what = f"naming masks of {job.choice.label}"
-    records, timing = go_through(data, job.request.limit, remembered, act, what, job.reporter, job.group)
-    result = _result(facts, vocabulary, source, records, timing)
-    job.group.on_main(lambda: keep(result.save, path, journal))
-    return ScoredMasks(result, path)
-
-
-def with_masks(facts: Facts, source: MaskSource, candidates: str, keep_source: bool = False) -> Facts:
-    """Put masks and candidates into the protocol; where masks are given, the method's own source plays no part."""
-    settings = facts.protocol["method"]
-    if not keep_source:
-        settings = {k: v for k, v in settings.items() if k not in ("proposals", "proposal_settings")}
-    protocol = {**facts.protocol, "method": settings, "candidates": candidates, "masks": source.name}
-    prints = {**facts.fingerprints, "masks": source.digest}
-    prints["protocol"] = digest_of([json.dumps(protocol, sort_keys=True)])
-    return replace(facts, protocol=protocol, fingerprints=prints)
-
-
-def key_of(facts: Facts) -> str:
-    """Return a digest of all that changes names."""
-    own = (facts.method, facts.data, facts.subset, facts.fingerprints, facts.environment.get("device"))
-    return digest_of([__version__, json.dumps(own, sort_keys=True)])
-
-
-def _result(
-    facts: Facts, vocabulary: Vocabulary, source: MaskSource, records: dict[str, MaskRecord], timing: dict[str, float]
-) -> MaskResult:
-    result = MaskResult(
-        **{field: getattr(facts, field) for field in facts.__dataclass_fields__},
-        class_names=vocabulary.class_names,
-        unseen=tuple(vocabulary.unseen),
-        masks=source.facts(),
-        records=records,
-        timing=timing,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        version=__version__,
-    )
-    if not result.left_out:
-        return result
-    total = len(result.named) + result.left_out
-    note = f"{result.left_out:,} of {total:,} masks were left out: empty, or less than half of their pixels labelled."
-    return replace(result, notes=(*result.notes, note))
+    remembered = MaskJournal(own.journal, own.key, job.group.rank)
+    records, timing = own.go_through(remembered, act, "naming masks")
+    result = MaskResult.of(own.facts, own.vocabulary, source.facts(), timing, records=records)
+    if result.left_out:
+        total = len(result.named) + result.left_out
+        left = f"{result.left_out:,} of {total:,} masks were left out"
+        note = f"{left}: empty, or less than half of their pixels labelled."
+        result = replace(result, notes=(*result.notes, note))
+    return own.keep(result)

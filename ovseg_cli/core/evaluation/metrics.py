@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ovseg_cli.core.errors import ShapeError
 
 Rule = Literal["union", "present"]
+BOTH_RULES: tuple[Rule, ...] = ("union", "present")
 """Which classes a mean of IoU takes: "union" those in ground truth or prediction, "present" those in ground truth."""
 
 EVALUATOR_RULES: dict[str, Rule] = {

@@ -1,58 +1,40 @@
 """What does the oracle ladder leave behind? Counts of every picture under the four rungs, and one sentence.
 
-Schema 1. `ladder` holds the scores in percent, by rule, classes and rung. `counts` packs the counts of each rung as
+`ladder` holds the scores in percent, by rule, classes and rung. `counts` packs the counts of each rung as
 `result_files` does, of K + 1 classes: the last one is for pixels that were given no class.
 """
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ovseg_cli.core.errors import DataError
 from ovseg_cli.core.evaluation.count_table import CountTable
 from ovseg_cli.core.evaluation.mask_results import percent
 from ovseg_cli.core.evaluation.mask_scores import areas_of
-from ovseg_cli.core.evaluation.metrics import ClassSets, Rule, harmonic_iou, mean_iou, pixel_accuracy
+from ovseg_cli.core.evaluation.masks_file import MasksFile
+from ovseg_cli.core.evaluation.metrics import BOTH_RULES, ClassSets, Rule, harmonic_iou, mean_iou, pixel_accuracy
 from ovseg_cli.core.evaluation.oracle import RUNGS
 from ovseg_cli.core.evaluation.result_files import pack, unpack
-from ovseg_cli.core.evaluation.results import Facts
-from ovseg_cli.core.files import read_json, write_text
 
-SCHEMA, KIND, FOLDER = 1, "ovseg-oracle", "oracle"
-_PLAIN = (
-    "method", "data", "subset", "run", "class_split", "protocol", "fingerprints", "environment", "seed", "command",
-    "notes", "class_names", "unseen", "masks", "timing", "created", "version",
-)  # fmt: skip
-_TUPLES = ("notes", "class_names", "unseen")
-_MEND = "Climb the ladder again: ovseg eval --task oracle"
 _ALIKE = 1.0  # points of mIoU
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class OracleResult(Facts):
+class OracleResult(MasksFile):
     """Four label maps of each picture, counted.
 
     Attributes:
-        class_names: K names in train-id order.
-        unseen: K flags.
-        masks: What the predicted masks are.
         counts: Counts of K + 1 classes of every picture, by rung.
-        timing: Seconds for each stage.
-        created: When it ended, ISO 8601, UTC.
-        version: Version of ovseg.
     """
 
-    class_names: tuple[str, ...]
-    unseen: tuple[bool, ...]
-    masks: dict[str, Any]
+    kind = "ovseg-oracle"
+    folder = "oracle"
+    what = "the oracle ladder"
+    mend = "Climb the ladder again: ovseg eval --task oracle"
+
     counts: Mapping[str, CountTable]
-    timing: dict[str, float] = field(default_factory=dict)
-    created: str = ""
-    version: str = ""
 
     def scores(self, rung: str, split: str = "all", rule: Rule = "union") -> dict[str, Any]:
         """Return the scores of a rung in percent, None where there is none; hIoU does not depend on the split."""
@@ -78,33 +60,20 @@ class OracleResult(Facts):
             return f"Masks and names hold it back alike: {gains}."
         return f"{'Names' if by_names > by_masks else 'Masks'} hold it back: {gains}."
 
-    def document(self) -> dict[str, Any]:
-        """Return all that is readable as JSON values."""
-        groups = ("all", "seen", "unseen") if any(self.unseen) else ("all",)
-        rules: tuple[Rule, ...] = ("union", "present")
-        ladder = {
-            rule: {group: {rung: self.scores(rung, group, rule) for rung in RUNGS} for group in groups}
-            for rule in rules
-        }
-        plain = {name: getattr(self, name) for name in _PLAIN}
-        pictures = len(self.counts[RUNGS[0]])
+    def summary(self) -> dict[str, Any]:
+        """Return the ladder and what it says as JSON values."""
         return {
-            "schema": SCHEMA,
-            "kind": KIND,
-            **plain,
-            "pictures": pictures,
-            "ladder": ladder,
-            "verdict": {group: self.verdict(group) for group in groups},
+            "pictures": len(self.counts[RUNGS[0]]),
+            "ladder": {
+                rule: {group: {rung: self.scores(rung, group, rule) for rung in RUNGS} for group in self.groups}
+                for rule in BOTH_RULES
+            },
+            "verdict": {group: self.verdict(group) for group in self.groups},
         }
 
-    def save(self, path: Path) -> None:
-        """Write the result, whole or not at all: one line for each key.
-
-        Raises:
-            MachineError: The file cannot be written.
-        """
-        images = list(self.counts[RUNGS[0]].names)
-        packed = {
+    def packed(self) -> dict[str, Any]:
+        """Return the counts of each rung."""
+        counts = {
             rung: {
                 "lengths": pack(np.diff(table.starts)),
                 "cells": pack(table.cells),
@@ -112,29 +81,12 @@ class OracleResult(Facts):
             }
             for rung, table in self.counts.items()
         }
-        whole = {**self.document(), "images": images, "counts": packed}
-        lines = (f"{json.dumps(k)}: {json.dumps(v, ensure_ascii=False, allow_nan=False)}" for k, v in whole.items())
-        write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
+        return {"images": list(self.counts[RUNGS[0]].names), "counts": counts}
 
     @classmethod
-    def load(cls, path: Path) -> "OracleResult":
-        """Read a result; its scores are computed anew.
-
-        Raises:
-            DataError: The file is missing, broken, of another schema or of another kind.
-        """
-        document = read_json(path, "the result of the oracle ladder", _MEND)
-        try:
-            if document["kind"] != KIND or document["schema"] != SCHEMA:
-                raise DataError(f"{path}: is no oracle ladder of schema {SCHEMA}.", _MEND)
-            plain = {name: document[name] for name in _PLAIN}
-            plain |= {name: tuple(plain[name]) for name in _TUPLES}
-            counts: dict[str, CountTable] = {
-                rung: _table(document, rung, len(plain["class_names"]) + 1) for rung in RUNGS
-            }
-            return cls(**plain, counts=counts)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(f"{path}: is broken ({type(error).__name__}: {error}).", _MEND) from error
+    def unpacked(cls, document: Mapping[str, Any], num_classes: int) -> dict[str, Any]:
+        """Return the counts."""
+        return {"counts": {rung: _table(document, rung, num_classes + 1) for rung in RUNGS}}
 
 
 def _table(document: Mapping[str, Any], rung: str, num_classes: int) -> CountTable:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ovseg_cli.core.errors import UsageError
-from ovseg_cli.core.evaluation.mask_results import FOLDER, MaskResult
+from ovseg_cli.core.evaluation.mask_results import MaskResult
 from ovseg_cli.core.registry import METHODS
 from ovseg_cli.core.report.calibration_figure import draw_calibration
 from ovseg_cli.core.report.cells import Cell, Column, Table
@@ -79,7 +79,7 @@ def calibration_table(models: Sequence[tuple[str, MaskResult]], place: str) -> T
 
 def _newest(run: Run, request: FigureRequest, like: MaskResult | None) -> tuple[Path, MaskResult]:
     """The newest result of a run that was asked for, of the pictures and masks of another where one is given."""
-    files = sorted((run.path / "results" / FOLDER).glob("*.json"))
+    files = sorted((run.path / "results" / MaskResult.folder).glob("*.json"))
     results = [(path, MaskResult.load(path)) for path in files]
     wanted = [item for item in results if _is_asked_for(item[1], request)]
     fitting = [item for item in wanted if like is None or _pictures(item[1]) == _pictures(like)]

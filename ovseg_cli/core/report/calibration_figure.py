@@ -35,7 +35,7 @@ def draw_calibration(models: Sequence[tuple[str, MaskResult]], picture: Path, ti
     figure.supxlabel("probability of the best class; above the diagonal: too modest, below: too sure", fontsize=8.5)
     grid = figure.subplots(2, len(splits), sharex=True, sharey="row", squeeze=False, height_ratios=(3, 1))
     for place, split in enumerate(splits):
-        found = [(caption, result.of(split).calibration()) for caption, result in models]
+        found = [(caption, result.of_classes(split).calibration()) for caption, result in models]
         _lines(grid[0][place], f"{split} classes ({found[0][1].masks:,} masks)", found)
         _shares(grid[1][place], [calibration for _, calibration in found])
     grid[0][0].set_ylabel("share that is right", fontsize=9)
