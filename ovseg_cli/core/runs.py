@@ -18,6 +18,7 @@ CONFIG = "config.toml"
 FINISHED = "finished"
 SEED = "seed-"  # begins the names of run folders that lie side by side in one and differ in their seed
 WEIGHTS = "model.safetensors"  # what a trained method's `trained_state` returned
+RESULTS = "results"  # folder of the result files in a run
 MEASURED = "mask-sensitivity"  # begins the names of measurements that lie among the results, and are none
 HOST = "host"  # folder, inside a run of MAFT, of the run that makes its masks; also the kind of such a run
 LIVE = "live"  # masks of that host too, in training made anew for each example instead of read from a cache
@@ -79,7 +80,7 @@ class Run:
 
     def result_files(self) -> list[Path]:
         """Result files, by name."""
-        files = (self.path / "results").glob("*.json")
+        files = (self.path / RESULTS).glob("*.json")
         return sorted(path for path in files if not path.name.startswith(f"{MEASURED}-"))
 
 

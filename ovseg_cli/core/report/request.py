@@ -1,7 +1,10 @@
-"""What `ovseg report RUN…` means: from run folders and result files to the tables that are printed."""
+"""What `ovseg report RUN…` means: from run folders and result files to the tables that are printed.
+
+`read` finds out what is compared; `build` makes tables of it, and the report's page draws from it too.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ovseg_cli.core.errors import UsageError
@@ -14,7 +17,7 @@ from ovseg_cli.core.report.compare import difference_table
 from ovseg_cli.core.report.grouping import Group, group_seeds, row_labels
 from ovseg_cli.core.report.tables import View, result_table
 from ovseg_cli.core.reporter import Reporter
-from ovseg_cli.core.runs import CONFIG, Run, find_run
+from ovseg_cli.core.runs import CONFIG, RESULTS, Run, find_run
 from ovseg_cli.core.runtime import Folders
 from ovseg_cli.core.training.seeds import open_seeds
 
@@ -32,6 +35,65 @@ class ReportRequest:
     resamples: int = 1000
 
 
+@dataclass(frozen=True)
+class Stored:
+    """A result and the file that it was read from, which may lie elsewhere than it was written."""
+
+    result: Result
+    path: Path
+
+    @property
+    def run_folder(self) -> Path | None:
+        """Folder of the run that the file lies in, else of that it was written for; None where both are gone."""
+        own = self.path.absolute().parent.parent if self.path.absolute().parent.name == RESULTS else None
+        written = Path(self.result.run) if self.result.run else None
+        return next((path for path in (own, written) if path and (path / CONFIG).is_file()), None)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a report compares.
+
+    Attributes:
+        stored: All results, those of the baseline too, each once.
+        groups: One a row.
+        base: Results of the baseline; none where there is no baseline.
+        view: Rule, split, intervals.
+        labels: Names of the rows; None finds some that tell them apart.
+        left_out: Why a run that was named is no row.
+    """
+
+    stored: tuple[Stored, ...]
+    groups: tuple[Group, ...]
+    base: tuple[Result, ...] = ()
+    view: View = field(default_factory=View)
+    labels: tuple[str, ...] | None = None
+    left_out: tuple[str, ...] = ()
+
+    def file_of(self, result: Result) -> Stored:
+        """The file of a result of this comparison."""
+        return next(one for one in self.stored if one.result is result)
+
+    def pairs(self) -> list[tuple[Group, list[Group]]]:
+        """Each baseline and the rows that were scored on its data.
+
+        Raises:
+            UsageError: There is a baseline, and nothing to compare with it.
+        """
+        found = []
+        for baseline in self.base:
+            own = next(group for group in self.groups if any(_same(baseline, result) for result in group))
+            rivals = [g for g in self.groups if _key(g[0]) == _key(baseline) and g is not own]
+            if rivals:
+                found.append((own, rivals))
+        if self.base and not found:
+            raise UsageError(
+                "--baseline: no other result was scored on its data with its candidates.",
+                "Name a run that was scored on the same data.",
+            )
+        return found
+
+
 def build(request: ReportRequest, folders: Folders, reporter: Reporter) -> list[Table]:
     """Make the tables: scores, then differences to the baseline, then classes.
 
@@ -41,52 +103,56 @@ def build(request: ReportRequest, folders: Folders, reporter: Reporter) -> list[
         UsageError: A name is no run and no result file, no run has a result, or results cannot share a table.
         DataError: A result file is broken.
     """
+    compared = read(request, folders, reporter)
+    tables = [result_table(compared.groups, compared.view)]
+    for own, rivals in compared.pairs():
+        tables.append(difference_table([*rivals, own], own, compared.view))
+        if request.per_class:
+            tables += delta_tables(own, rivals, compared.view)
+    if request.per_class and not compared.base:
+        tables += class_tables(compared)
+    return tables
+
+
+def read(request: ReportRequest, folders: Folders, reporter: Reporter) -> Comparison:
+    """Read the results of a request and put together what belongs together; see `build`."""
     view = View(rule=request.absent, split=request.split, resamples=request.resamples)
-    results = _all_results(request.results, folders, reporter)
-    base = find_results(request.baseline, folders) if request.baseline else []
+    results, left_out = _all_results(request.results, folders, reporter)
+    base = find_stored(request.baseline, folders) if request.baseline else []
     everything = _once([*results, *base])
-    groups: list[Group] = list(group_seeds(everything)) if request.group_seeds else [[r] for r in everything]
-    tables = [result_table(groups, view)]
-    if base:
-        tables += _differences(groups, base, view, request.per_class)
-    elif request.per_class:
-        tables += [class_table(same, view) for same in _by_data([group[0] for group in groups])]
-    return tables
+    single = [one.result for one in everything]
+    groups: list[Group] = list(group_seeds(single)) if request.group_seeds else [[result] for result in single]
+    return Comparison(
+        tuple(everything), tuple(groups), tuple(one.result for one in base), view, left_out=tuple(left_out)
+    )
 
 
-def _differences(groups: Sequence[Group], base: Sequence[Result], view: View, per_class: bool) -> list[Table]:
-    """For each data set and protocol of the baseline, the differences of all that were scored on it."""
-    tables: list[Table] = []
-    for baseline in base:
-        own = next(group for group in groups if any(_same(baseline, result) for result in group))
-        rivals = [g for g in groups if _key(g[0]) == _key(baseline) and g is not own]
-        if not rivals:
-            continue
-        tables.append(difference_table([*rivals, own], own, view))
-        if per_class:
-            *labels, last = row_labels([*rivals, own])
-            tables += [delta_table(g[0], own[0], view, (label, last)) for g, label in zip(rivals, labels, strict=True)]
-    if not tables:
-        raise UsageError(
-            "--baseline: no other result was scored on its data with its candidates.",
-            "Name a run that was scored on the same data.",
-        )
-    return tables
+def class_tables(compared: Comparison) -> list[Table]:
+    """A table of classes for each data set; of several seeds the first."""
+    return [class_table(same, compared.view) for same in by_data([group[0] for group in compared.groups])]
 
 
-def _all_results(names: Sequence[str], folders: Folders, reporter: Reporter) -> list[Result]:
-    results: list[Result] = []
+def delta_tables(own: Group, rivals: Sequence[Group], view: View) -> list[Table]:
+    """Differences to a baseline class by class, a table a rival; of several seeds the first."""
+    *labels, last = row_labels([*rivals, own])
+    return [delta_table(g[0], own[0], view, (label, last)) for g, label in zip(rivals, labels, strict=True)]
+
+
+def _all_results(names: Sequence[str], folders: Folders, reporter: Reporter) -> tuple[list[Stored], list[str]]:
+    """Read all results, and say why runs are left out."""
+    results: list[Stored] = []
     empty: list[NoResult] = []
     for name in names:
         try:
-            results += find_results(name, folders)
+            results += find_stored(name, folders)
         except NoResult as error:
             empty.append(error)
     if not results:
         raise empty[0]
-    for failure in empty:
-        reporter.warn(f"left out: {failure.message}")
-    return results
+    left_out = [f"left out: {failure.message}" for failure in empty]
+    for sentence in left_out:
+        reporter.warn(sentence)
+    return results, left_out
 
 
 class NoResult(UsageError):
@@ -94,6 +160,11 @@ class NoResult(UsageError):
 
 
 def find_results(name: str, folders: Folders) -> list[Result]:
+    """Read the results that a name means; see `find_stored`."""
+    return [one.result for one in find_stored(name, folders)]
+
+
+def find_stored(name: str, folders: Folders) -> list[Stored]:
     """Read the results that a name means: a result file, a run folder (all of its results), `latest`, or all seeds.
 
     Raises:
@@ -101,7 +172,7 @@ def find_results(name: str, folders: Folders) -> list[Result]:
         DataError: A result file is broken.
     """
     if name != "latest" and Path(name).is_file():
-        return [load_result(Path(name))]
+        return [Stored(load_result(Path(name)), Path(name))]
     runs = _seeds_named(name, folders) or [find_run(name, folders.runs)]
     files = [file for run in runs for file in run.result_files()]
     if not files:
@@ -109,7 +180,7 @@ def find_results(name: str, folders: Folders) -> list[Result]:
         path = run.path if len(runs) == 1 else run.path.parent
         how = f"ovseg eval {run.path}" if run.kind == "segmentation" else f"ovseg eval maskclip --clip {run.path}"
         raise NoResult(f"{path}: {which} no result yet.", f"Score it: {how}")
-    return [load_result(file) for file in files]
+    return [Stored(load_result(file), file) for file in files]
 
 
 def _seeds_named(name: str, folders: Folders) -> list[Run]:
@@ -118,12 +189,12 @@ def _seeds_named(name: str, folders: Folders) -> list[Run]:
     return [] if (path / CONFIG).is_file() else list(open_seeds(path).values())
 
 
-def _once(results: Sequence[Result]) -> list[Result]:
+def _once(results: Sequence[Stored]) -> list[Stored]:
     """Drop results that were named twice."""
-    kept: list[Result] = []
-    for result in results:
-        if not any(_same(result, other) for other in kept):
-            kept.append(result)
+    kept: list[Stored] = []
+    for one in results:
+        if not any(_same(one.result, other.result) for other in kept):
+            kept.append(one)
     return kept
 
 
@@ -135,7 +206,8 @@ def _key(result: Result) -> tuple[object, ...]:
     return (result.data, result.subset, len(result.images), result.fingerprints.get("data"))
 
 
-def _by_data(results: Sequence[Result]) -> list[list[Result]]:
+def by_data(results: Sequence[Result]) -> list[list[Result]]:
+    """Put results together that can share a table of classes."""
     groups: dict[object, list[Result]] = {}
     for result in results:
         groups.setdefault((result.data, result.class_names), []).append(result)
