@@ -4,7 +4,7 @@ import io
 import stat
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -181,16 +181,54 @@ def test_tar_that_ends_at_a_member_is_cut_off(tmp_path: Path) -> None:
         put(archive)
 
 
-def test_interrupted_unpacking_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class Stops(Silent):
+    """Interrupts once so many bytes are written."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.after = after
+
+    def track(self, items: Iterable, what: str, total: int | None = None) -> Iterator:
+        for done, item in enumerate(items, 1):
+            yield item
+            if done == self.after:
+                raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_interrupted_unpacking_goes_on(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three members: the third is being written when Ctrl-C comes; the first two are not written again."""
+    monkeypatch.setattr(unpacking, "_MB", 1000)
+    files = {f"d/{name}": name.encode() * 1000 for name in "abc"}
+    archive, target = make(tmp_path / kind, files), tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        unpack(archive, target, Stops(3))
+    (beside,) = tmp_path.glob(".*.unpacking")
+    assert not target.exists() and sorted(tree(beside / "files")) == ["d/a", "d/b"]
+    (beside / "half").write_bytes(b"c" * 10)
+    before = {name: (beside / "files" / name).stat().st_ino for name in ("d/a", "d/b")}
+    unpack(archive, target, Silent())
+    assert tree(target) == files and not list(tmp_path.glob(".*"))
+    assert {name: (target / name).stat().st_ino for name in before} == before
+
+
+def test_what_another_archive_of_the_same_name_left_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unpacking, "_MB", 1000)
+    with pytest.raises(KeyboardInterrupt):
+        unpack(make(tmp_path / "a.zip", {"a": b"1" * 1000, "b": b"2" * 1000}), tmp_path / "out", Stops(1))
+    assert put(make(tmp_path / "a.zip", {"a": b"3" * 1000})) == {"a": b"3" * 1000}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zip", "out"]
+
+
+def test_interrupted_moving_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = make(tmp_path / "a.zip", FILES)
-    killed = tmp_path / ".a.zip.unpacking"
-    (killed / "voc").mkdir(parents=True)
-    (killed / "voc" / "half.jpg").write_bytes(b"half")
     real = unpacking.merge
     monkeypatch.setattr(unpacking, "merge", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         put(archive)
-    assert [p.name for p in tmp_path.iterdir()] == ["a.zip"]
+    assert not (tmp_path / "out").exists()
     monkeypatch.setattr(unpacking, "merge", real)
     assert put(archive) == FILES
 
