@@ -34,10 +34,14 @@ def _settings(title: str, config: Any, sources: Mapping[str, Any]) -> Table:
     """One row a setting; a source is a sentence, or a kind and a place."""
     rows = []
     for key, field in config.model_fields.items():
-        source = sources.get(key)
-        place = f"{source.kind}: {source.place}" if source else "ours"
-        rows.append((key, str(field.default), place, field.description or ""))
+        rows.append((key, str(field.default), default_source(sources, key), field.description or ""))
     return make_table(title, SETTING_COLUMNS, rows)
+
+
+def default_source(sources: Mapping[str, Any], key: str) -> str:
+    """Say where the default of a setting comes from: "paper", "code" or "log" with the place, or "ours"."""
+    source = sources.get(key)
+    return f"{source.kind}: {source.place}" if source else "ours"
 
 
 def _recipes(method: str) -> Iterable[tuple[str, str, str]]:
@@ -49,29 +53,31 @@ def _recipes(method: str) -> Iterable[tuple[str, str, str]]:
             recipe = load_spec(name).preset.methods.get(method, {})
         except OvsegError:  # `ovseg doctor` tells of a broken spec
             continue
-        for key, value in _flat(recipe):
-            yield name, key, _text(value)
+        for key, value in flat(recipe):
+            yield name, key, value_text(value)
 
 
 def run_tables(run: Run) -> list[Table]:
     """Return all settings of a run, and those of the host inside it."""
     rows = [
-        (table, key, _text(value))
+        (table, key, value_text(value))
         for table, content in run.config.items()
         if isinstance(content, Mapping)
-        for key, value in _flat(content)
+        for key, value in flat(content)
     ]
     return [make_table("Settings of this run", RUN_COLUMNS, rows)]
 
 
-def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+def flat(table: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Yield every value of a table of tables with its dotted key."""
     for key, value in table.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
 
-def _text(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """Write a value in one cell, cut where it is long."""
     text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]} …"

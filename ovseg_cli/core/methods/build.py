@@ -98,7 +98,7 @@ def choose_model(
     name = run.method if run else model
     _check_name(name, model, known_run=run is not None or to_train)
     chosen_clip, chosen_weights = _choose_clip(run, spec, clip, pretrained)
-    shared, own = _preset_settings(spec, name, run, settings or {}) if recipe else ({}, {})
+    shared, own = preset_settings(spec, name, run, settings or {}) if recipe else ({}, {})
     merged: dict[str, Any] = {}
     for layer in (shared, own, run.config.get("method", {}) if run else {}, settings or {}):
         merged = merge(merged, layer)
@@ -155,10 +155,17 @@ def _typed_path(folder: Path) -> str:
     return str(folder) if len(folder.parts) > 1 else f"./{folder}"
 
 
-def _preset_settings(
+def preset_settings(
     spec: "Spec | None", method: str, run: Run | None, typed: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The data set's settings for all methods and for this one; a run already holds those it was made with."""
+    """Return a data set's settings for all methods and for this one; a run already holds those it was made with.
+
+    Args:
+        spec: The data set; None has none.
+        method: Name of the method.
+        run: The run that is the model; None for a method, trained or yet to be trained.
+        typed: What the user set, which may choose among a method's settings there.
+    """
     if spec is None or run is not None:
         return {}, {}
     own = spec.preset.recipe(method)

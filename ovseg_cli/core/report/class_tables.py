@@ -14,12 +14,13 @@ from ovseg_cli.core.report.remarks import Remarks
 from ovseg_cli.core.report.tables import RULES, View
 
 
-def class_table(results: Sequence[Result], view: View | None = None) -> Table:
+def class_table(results: Sequence[Result], view: View | None = None, labels: Sequence[str] | None = None) -> Table:
     """Make the table of classes: IoU of each result and, for a single one, its accuracy and precision.
 
     Args:
         results: All with the same classes.
         view: Rule and split.
+        labels: How the results are called; None finds names that tell them apart.
 
     Raises:
         UsageError: No result, or results with different classes or of other data.
@@ -28,7 +29,7 @@ def class_table(results: Sequence[Result], view: View | None = None) -> Table:
     _check_same_classes(results)
     first, several = results[0], len(results) > 1
     groups = [[result] for result in results]
-    remarks = Remarks.of(row_labels(groups), groups)
+    remarks = Remarks.of(labels or row_labels(groups), groups)
     headers = [f"IoU {remarks.signed(i)}" for i in range(len(results))] if several else [f"IoU{remarks.signs[0]}"]
     ious = [
         Column(f"IoU_{i + 1}" if several else "IoU", header, "percent", view.decimals)

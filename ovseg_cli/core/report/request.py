@@ -45,7 +45,7 @@ class Stored:
     @property
     def run_folder(self) -> Path | None:
         """Folder of the run that the file lies in, else of that it was written for; None where both are gone."""
-        own = self.path.absolute().parent.parent if self.path.absolute().parent.name == RESULTS else None
+        own = self.path.parent.parent if self.path.parent.name == RESULTS else None
         written = Path(self.result.run) if self.result.run else None
         return next((path for path in (own, written) if path and (path / CONFIG).is_file()), None)
 
@@ -103,13 +103,17 @@ def build(request: ReportRequest, folders: Folders, reporter: Reporter) -> list[
         UsageError: A name is no run and no result file, no run has a result, or results cannot share a table.
         DataError: A result file is broken.
     """
-    compared = read(request, folders, reporter)
-    tables = [result_table(compared.groups, compared.view)]
+    return tables_of(read(request, folders, reporter), request.per_class)
+
+
+def tables_of(compared: Comparison, per_class: bool) -> list[Table]:
+    """Make the tables of what was read; see `build`."""
+    tables = [result_table(compared.groups, compared.view, labels=compared.labels)]
     for own, rivals in compared.pairs():
         tables.append(difference_table([*rivals, own], own, compared.view))
-        if request.per_class:
+        if per_class:
             tables += delta_tables(own, rivals, compared.view)
-    if request.per_class and not compared.base:
+    if per_class and not compared.base:
         tables += class_tables(compared)
     return tables
 
@@ -129,7 +133,12 @@ def read(request: ReportRequest, folders: Folders, reporter: Reporter) -> Compar
 
 def class_tables(compared: Comparison) -> list[Table]:
     """A table of classes for each data set; of several seeds the first."""
-    return [class_table(same, compared.view) for same in by_data([group[0] for group in compared.groups])]
+    firsts = [group[0] for group in compared.groups]
+    tables = []
+    for same in by_data(firsts):
+        names = [label for label, first in zip(compared.labels or (), firsts, strict=False) if first in same]
+        tables.append(class_table(same, compared.view, names or None))
+    return tables
 
 
 def delta_tables(own: Group, rivals: Sequence[Group], view: View) -> list[Table]:

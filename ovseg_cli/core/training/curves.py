@@ -38,10 +38,25 @@ def draw_curves(log: Path, picture: Path, title: str) -> bool:
     Raises:
         MachineError: The disk refuses.
     """
-    records = read_log(log)
+    panels = panels_of(read_log(log))
+    if not panels:
+        return False
+    write_bytes(picture, _png(list(panels.items()), title))
+    return True
+
+
+def panels_of(records: list[dict[str, Any]]) -> dict[str, Series]:
+    """Sort what a log holds into panels: loss terms, rates, gradient norm, others, evaluations; none is empty.
+
+    Args:
+        records: The log, see `read_log`.
+
+    Returns:
+        Panel → curve → (steps, values). Nothing where there are fewer than two lines of training.
+    """
     steps = [record for record in records if "evaluation" not in record]
     if len(steps) < 2:
-        return False
+        return {}
     scores = [{"step": r["step"], **r["evaluation"]} for r in records if "evaluation" in r]
     terms = [{"step": record["step"], **record.get("terms", {})} for record in steps]
     panels = {
@@ -51,8 +66,7 @@ def draw_curves(log: Path, picture: Path, title: str) -> bool:
         "other": _series([{k: v for k, v in r.items() if k not in _NOT_OTHER} for r in steps]),
         "evaluation": _series(scores),
     }
-    write_bytes(picture, _png([(name, series) for name, series in panels.items() if series], title))
-    return True
+    return {name: series for name, series in panels.items() if series}
 
 
 def _series(records: list[dict[str, Any]], names: Iterable[str] | None = None) -> Series:
