@@ -191,6 +191,8 @@ def test_names_of_the_data_are_read_in_the_sentences_of_the_prompts(
         (["--proposals", "host"], 2, "pixelclip has no host of its own"),
         (["--proposals", "live", "--set", "proposal_settings.cluster=3"], 2, "Did you mean 'clusters'?"),
         (["--proposals", "live", "--set", "proposal_settings.weights=no.safetensors"], 4, "no.safetensors"),
+        (["--proposals", "dino", "--set", "proposal_settings.weights=no.safetensors"], 4, "no.safetensors"),
+        (["--proposals", "sam", "--set", "proposal_settings.model=./no"], 4, "--set proposal_settings.model="),
         (["--proposals", "superpixel"], 2, "Did you mean 'superpixels'?"),
         (["--set", "crop_size=8", "--set", "crop_max_share=0.5"], 2, "pixelclip reads no labels"),
         (["--set", "host.iterations=3"], 2, "pixelclip has no host"),

@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from ovseg_cli.core.data.splits import DataChoice
-from ovseg_cli.core.errors import DataError
+from ovseg_cli.core.errors import DataError, MachineError
 from ovseg_cli.core.proposals.caches import find_cache
-from ovseg_cli.core.proposals.request import ProposeRequest, resolve
+from ovseg_cli.core.proposals.request import ProposeRequest, generator_of, resolve
 from ovseg_cli.core.proposals.store import ProposalStore
-from ovseg_cli.core.reporter import Reporter
+from ovseg_cli.core.registry import PROPOSALS
+from ovseg_cli.core.reporter import Reporter, Silent
 from ovseg_cli.core.runs import CONFIG, HOST, Run, is_run_path
 from ovseg_cli.core.runtime import Folders
 
@@ -47,6 +48,30 @@ def masks_for_training(
     source = str(run.path / HOST) if proposals == HOST else proposals
     request = ProposeRequest(source, label, subset, unseen, settings, gpus=gpus)
     return _with_masks(propose(resolve(request, folders, reporter), folders, reporter).store)
+
+
+def check_weights(
+    proposals: str,
+    settings: dict[str, Any],
+    data: DataChoice,
+    subset: str,
+    folders: Folders,
+    device: str,
+) -> None:
+    """Load the network of a generator, where it has one, before anything is made for a training; then drop it.
+
+    Raises:
+        MachineError: Its weights are absent, cut off or incomplete.
+    """
+    if proposals not in PROPOSALS or not PROPOSALS[proposals].load().needs_weights:
+        return
+    request = ProposeRequest(proposals, data.spec.name, subset, settings=settings)
+    try:
+        generator_of(resolve(request, folders, Silent()), folders, Silent())(device)
+    except MachineError as error:
+        mend = (error.mend or "").replace("--set ", "--set proposal_settings.")
+        mend += " Masks without a network: --proposals superpixels."
+        raise MachineError(f"--proposals {proposals}: {error.message}", mend.strip()) from error
 
 
 def cache_of(

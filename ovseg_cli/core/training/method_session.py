@@ -29,7 +29,7 @@ from ovseg_cli.core.training.inner_runs import TAKEN, copy_run, matching_run
 from ovseg_cli.core.training.live_clusters import LiveClusters
 from ovseg_cli.core.training.live_masks import LiveMasks, MadeInStep
 from ovseg_cli.core.training.loop import LoopSettings, fit
-from ovseg_cli.core.training.masks_for_training import masks_for_training
+from ovseg_cli.core.training.masks_for_training import check_weights, masks_for_training
 from ovseg_cli.core.training.method_data import TrainData, open_train_data, training_pictures
 from ovseg_cli.core.training.method_task import MethodTask, loop_settings_of
 from ovseg_cli.core.training.precision import choose_precision
@@ -64,6 +64,10 @@ def train_method(request: MethodRequest, folders: Folders, reporter: Reporter) -
         with group.main_first():  # weights that are missing are said before a run folder is made
             clip = load_clip(plan.model.clip, plan.model.pretrained, device=runtime.device, reporter=reporter)
             clusters = _live_clusters(plan, runtime, reporter)
+            if plan.proposals:
+                check_weights(
+                    plan.proposals, plan.proposal_settings, plan.data, TRAIN_SUBSET, folders, str(runtime.device)
+                )
         method = _method_of(plan, clip)
         method.check_training(plan.training)
         if plan.run is None:
