@@ -1,4 +1,4 @@
-"""What the README shows is run: every command, the script for CI, the Python example, the test command.
+"""What the README and the pages of docs/ show is run: every command, the script for CI, the Python example, the test command.
 
 The demo is run as `--quick`, training for two steps; what needs downloaded weights must say so.
 """
@@ -25,7 +25,7 @@ from tests.commands.processes import forking
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-
+WRITTEN = "\n".join([README, *(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))])
 
 COMMANDS = list(get_command(app).commands)  # type: ignore[attr-defined]
 CAMVID = "prepare camvid"
@@ -43,7 +43,7 @@ COARSE = {
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+    return re.findall(rf"```{language}\n(.*?)```", WRITTEN, flags=re.DOTALL)
 
 
 def typed() -> list[str]:
@@ -58,7 +58,7 @@ def typed() -> list[str]:
 
 def quoted() -> list[str]:
     """Every `ovseg …` in the text and the tables that is not typed in a block; a bare command is only a name."""
-    found = [cell for cell in re.findall(r"`(ovseg [^`]*)`", README) if len(cell.split()) > 2 or "--" in cell]
+    found = [cell for cell in re.findall(r"`(ovseg [^`]*)`", WRITTEN) if len(cell.split()) > 2 or "--" in cell]
     return [line for line in dict.fromkeys(found) if line not in typed()]
 
 
@@ -218,8 +218,14 @@ def test_every_command_is_in_the_readme() -> None:
 
 
 def test_every_benchmark_of_the_readme_is_there() -> None:
-    named = re.findall(r"`python -m benchmarks\.(\w+)`", README)
+    named = re.findall(r"python -m benchmarks\.(\w+)", WRITTEN)
     assert named and all((ROOT / "benchmarks" / f"{name}.py").is_file() for name in named)
+
+
+def test_every_page_and_picture_that_is_linked_is_there() -> None:
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        links = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
+        assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
 
 
 def test_ci_script_runs_as_it_stands(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
