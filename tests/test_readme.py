@@ -1,4 +1,4 @@
-"""What the README and the pages of docs/ show is run: commands, the script for CI, the Python example, the test command.
+"""What the README and the pages of docs/ show is run: commands, CI script, Python example, test command.
 
 The demo is run as `--quick`, training for two steps; what needs downloaded weights must say so.
 """
