@@ -59,21 +59,6 @@ def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ovseg_cli.core.training.loop.draw_curves", lambda *_: None)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("nine")
-
-
-@pytest.fixture(scope="module")
-def pictures(folder: Path) -> SegmentationData:
-    return make_data(folder)
-
-
-@pytest.fixture(scope="module")
-def store(folder: Path, pictures: SegmentationData) -> Any:
-    return make_proposals(folder / "masks", pictures)
-
-
 def data_of(pictures: SegmentationData, store: Any = None, training: TrainingConfig = RECIPE) -> TrainData:
     """Open the data as a training with these settings does."""
     view: Any = Unlabelled.label_view(training)

@@ -29,22 +29,6 @@ from tests.core.training.pictures import (
     picture_of,
 )
 
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("nine")
-
-
-@pytest.fixture(scope="module")
-def pictures(folder: Path) -> SegmentationData:
-    return make_data(folder)
-
-
-@pytest.fixture(scope="module")
-def store(folder: Path, pictures: SegmentationData) -> ProposalStore:
-    return make_proposals(folder / "masks", pictures)
-
-
 AS_THEY_ARE = TrainingConfig(iterations=8, batch_size=1, flip=0.0)
 ALL = TrainingConfig(
     iterations=20, batch_size=5, short_sides=(8, 12), scale_range=(0.8, 1.5), crop_size=10, crop_max_share=0.8,
