@@ -1,4 +1,4 @@
-"""How the plan of a download looks on a terminal, and as JSON."""
+"""How the plan of a download, or of unpacking what lies there, looks on a terminal, and as JSON."""
 
 from typing import TYPE_CHECKING
 
@@ -6,6 +6,7 @@ from ovseg_cli.commands import console
 
 if TYPE_CHECKING:
     from ovseg_cli.core.data.download_plan import DownloadPlan, FilePlan
+    from ovseg_cli.core.data.source_tree import UnpackPlan
     from ovseg_cli.core.data.spec import Spec
 
 
@@ -26,6 +27,24 @@ def show_download_plan(plan: "DownloadPlan", spec: "Spec", as_json: bool) -> Non
     unknown = " and what is of unknown size" if any(f.address and not f.total for f in plan.files) else ""
     out.print(f"  needs about {plan.need / 1e9:.2f} GB{unknown}; {plan.free / 1e9:.2f} GB are free", markup=False)
     out.print(f"  then: prepare {plan.name} from {plan.source}", markup=False)
+
+
+def show_unpack_plan(plan: "UnpackPlan", as_json: bool) -> None:
+    """Print which archives of `--source` would be unpacked, before anything can be said of the pictures in them."""
+    if as_json:
+        archives = [{"path": str(path), "files": files, "bytes": size} for path, files, size in plan.archives]
+        document = {"name": plan.name, "folder": str(plan.files), "need": plan.need, "free": plan.free}
+        console.print_json({"schema": 1, **document, "archives": archives})
+        return
+    from ovseg_cli.core.data.http_fetch import amount
+
+    out = console.stdout()
+    out.print(f"plan: unpack the archives of {plan.name}", style="bold", markup=False)
+    for path, files, size in plan.archives:
+        out.print(f"  {path}: {files:,} files, {amount(size)}", markup=False)
+    out.print(f"  into: {plan.files}", markup=False)
+    out.print(f"  needs about {amount(plan.need)}; {amount(plan.free)} are free", markup=False)
+    out.print(f"  then: prepare {plan.name} from there; the archives are only read", markup=False)
 
 
 def _record(item: "FilePlan") -> dict[str, object]:

@@ -18,7 +18,8 @@ def prepare(
         ),
     ],
     source: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder that holds the official files; they are never changed.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of the official files or their archives; they are never changed."),
     ] = None,
     download: Annotated[
         bool,
@@ -65,6 +66,9 @@ def prepare(
         return
     if download:
         source = downloading.download(spec, places, mirror, reporter)
+    if dry_run and (unpacking := preparation.plan_archives(spec, places, source)):
+        download_views.show_unpack_plan(unpacking, json)
+        return
     if dry_run:
         views.show_plan(preparation.plan(spec, places, source), json)
         return

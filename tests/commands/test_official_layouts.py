@@ -16,6 +16,7 @@ from tests.commands.conftest import Answer, run_command
 from tests.commands.mini import host_settings
 from tests.core.clip.tiny import tiny_config
 from tests.core.data.miniature import Miniature
+from tests.core.data.packing import make_mini, pack_all
 
 OFFICIAL = [name for name in spec_names() if load_spec(name).layouts and load_spec(name).task == "semantic"]
 SMALL = ["--gpus", "0", "--set", "resize=none", "--set", "side=48", "--set", "window=0"]
@@ -84,6 +85,24 @@ def test_check_prints_pixels_and_pictures_of_each_class(run: Callable[..., Answe
     line = next(line.split() for line in printed.out.splitlines() if " Building " in line)
     shares = [100 * float((values == 1).sum()) / max(1, (values < 11).sum()) for values in pixels.values()]
     assert [float(word) for word in line[2::2]] == pytest.approx(shares, abs=0.0006)
+
+
+def test_archives_are_planned_unpacked_and_prepared(run: Callable[..., Answer]) -> None:
+    make_mini(Path("unpacked"), "cityscapes")
+    archives = pack_all(Path("unpacked"), Path("packed"), "cityscapes")
+    planned = run("prepare", "cityscapes", "--source", "packed", "--dry-run")
+    assert planned.code == 0 and "packed/gtFine_trainvaltest.zip: 4 files" in planned.out and not Path("data").exists()
+    document = json.loads(run("prepare", "cityscapes", "--source", "packed", "--dry-run", "--json").out)
+    assert [entry["files"] for entry in document["archives"]] == [4, 6] and document["schema"] == 1
+    unseen = run("prepare", "cityscapes", "--source", "packed", "--check")
+    assert unseen.code == 3 and "not unpacked yet" in unseen.err and not Path("data").exists()
+    done = run("prepare", "cityscapes", "--source", "packed", "--allow-missing", "99999", "--json")
+    assert json.loads(done.out)["images"] == {"train": 2, "val": 2, "test": 2}
+    assert "is not needed" not in done.out and "not needed any more" in done.err
+    archives[0].write_bytes(archives[0].read_bytes()[:500])
+    broken = run("prepare", "cityscapes", "--source", "packed", "--allow-missing", "99999")
+    assert broken.code == 3 and "leftImg8bit_trainvaltest.zip: the archive is damaged or cut off" in broken.err
+    assert run("prepare", "cityscapes", "--check").code == 0, "what was unpacked of it before is still there"
 
 
 def test_check_of_many_classes_prints_the_rarest(run: Callable[..., Answer]) -> None:

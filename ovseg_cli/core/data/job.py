@@ -26,6 +26,7 @@ from ovseg_cli.core.data.manifest import data_root, read_manifest
 from ovseg_cli.core.data.originals import Recorder
 from ovseg_cli.core.data.pairing import Item, pair
 from ovseg_cli.core.data.problems import Problem
+from ovseg_cli.core.data.source_tree import place_of
 from ovseg_cli.core.data.spec import Spec
 from ovseg_cli.core.data.specs import aliases, load_spec, spec_names
 from ovseg_cli.core.errors import DataError, UsageError
@@ -90,13 +91,14 @@ def make_job(
     Args:
         spec: The label space.
         folders: Where prepared data lies.
-        source: Folder of the original files; None takes the folder of the last preparation. Drawn data has none.
+        source: Folder of the original files, or an archive of them; None takes that of the last preparation. Drawn data
+            has none.
         write: False only judges.
         link: Link pictures to their source; False copies them.
         reporter: Shows that archives are read.
 
     Raises:
-        DataError: No source is known, it is missing, or no known layout is in it.
+        DataError: No source is known, it is missing, no known layout is in it, or its archives are not unpacked.
         UsageError: The source is the prepared folder itself, or a spec of the user's own has the name of a shipped one
             and means something else.
     """
@@ -104,7 +106,7 @@ def make_job(
     if spec.generator is not None:
         return _drawn(spec, folders, source, write)
     root = data_root(folders, spec.name)
-    source = source or _recorded_source(root)
+    source = source or recorded_source(spec, folders)
     if source is None:
         raise _no_source(spec)
     if source.resolve().is_relative_to(root.resolve()):
@@ -112,7 +114,7 @@ def make_job(
             f"--source {source} lies inside {root}, which ovseg writes; originals are never overwritten.",
             "Move the originals to a folder of their own.",
         )
-    found = find_layout(spec, source)
+    found = find_layout(spec, place_of(spec, folders, source))
     found = replace(found, base=found.base.absolute())  # records hold paths: however the folder is typed, they agree
     return _converted(spec, root, source, found, write, link, reporter or Silent())
 
@@ -222,9 +224,10 @@ def require_own_name(spec: Spec) -> None:
         )
 
 
-def _recorded_source(root: Path) -> Path | None:
+def recorded_source(spec: Spec, folders: Folders) -> Path | None:
+    """Folder of the original files in the last preparation of a data set; None where there was none."""
     try:
-        recorded = read_manifest(root).get("source")
+        recorded = read_manifest(data_root(folders, spec.name)).get("source")
     except DataError:
         return None
     return Path(recorded) if isinstance(recorded, str) else None

@@ -29,7 +29,7 @@ from ovseg_cli.core.data.index import (
     read_index,
     write_index,
 )
-from ovseg_cli.core.data.job import Job, estimate_bytes, make_job
+from ovseg_cli.core.data.job import Job, estimate_bytes, make_job, recorded_source, require_own_name
 from ovseg_cli.core.data.labels import SeenLabels
 from ovseg_cli.core.data.layout import holds_masks
 from ovseg_cli.core.data.manifest import MANIFEST, SPEC, data_root, read_manifest
@@ -37,6 +37,7 @@ from ovseg_cli.core.data.pairing import Item
 from ovseg_cli.core.data.parallel import ordered_map
 from ovseg_cli.core.data.problems import BrokenData, Problem
 from ovseg_cli.core.data.reports import PreparedReport, PreparePlan, make_report, timed
+from ovseg_cli.core.data.source_tree import UnpackPlan, plan_unpacking, unpack_source
 from ovseg_cli.core.data.spec import Spec
 from ovseg_cli.core.data.upkeep import (
     can_link,
@@ -77,6 +78,13 @@ def plan(spec: Spec, folders: Folders, source: Path | None = None) -> PreparePla
     )
 
 
+def plan_archives(spec: Spec, folders: Folders, source: Path | None = None) -> UnpackPlan | None:
+    """Say which archives `prepare` would unpack first, writing nothing; None where there are none."""
+    require_own_name(spec)
+    source = source or recorded_source(spec, folders)
+    return None if source is None or spec.generator else plan_unpacking(spec, folders, source)
+
+
 def prepare(
     spec: Spec,
     folders: Folders,
@@ -91,7 +99,8 @@ def prepare(
     Args:
         spec: The label space.
         folders: Where prepared data lies.
-        source: Folder of the original files; None takes that of the last preparation. Drawn data needs none.
+        source: Folder of the original files, or an archive of them; None takes that of the last preparation. Drawn data
+            needs none. Archives are unpacked first, beside the prepared data.
         reporter: Receives progress and warnings.
         workers: Processes. More than one needs the caller's script to be guarded by `if __name__ == "__main__"`.
         check_only: Write nothing: judge the files in `source` if given, else read all prepared files again and
@@ -109,6 +118,7 @@ def prepare(
     started = time.monotonic()
     if check_only:
         return _check(spec, folders, source, reporter, workers, started, allow_missing)
+    _unpack(spec, folders, source, reporter)
     job = make_job(spec, folders, source, reporter=reporter)
     _require_counts(job, allow_missing)
     with folder_lock(job.root, f"preparing {spec.name}"):
@@ -119,6 +129,14 @@ def prepare(
             reporter.say(f"{job.root}: links are impossible here, so the pictures are copied.")
             job = make_job(spec, folders, source, link=False)
         return _prepare(job, reporter, workers, started)
+
+
+def _unpack(spec: Spec, folders: Folders, source: Path | None, reporter: Reporter) -> None:
+    """Unpack the archives of a source, where it is one; what else is wrong with it `make_job` says."""
+    require_own_name(spec)
+    source = source or recorded_source(spec, folders)
+    if spec.generator is None and source is not None:
+        unpack_source(spec, folders, source, reporter)
 
 
 def missing_pictures(spec: Spec, counts: Mapping[str, int]) -> dict[str, tuple[int, int]]:
