@@ -212,6 +212,21 @@ def describe_readout(readout: Readout, vocabulary: Vocabulary) -> dict[str, Any]
     }
 
 
+def read_readout(protocol: Mapping[str, Any], vocabulary: Vocabulary) -> Readout:
+    """Return the readout that a stored protocol describes; the other way round than `describe_readout`."""
+    sets = {"all": None, "seen": tuple(vocabulary.seen_ids), "unseen": tuple(vocabulary.unseen_ids)}
+    candidates, threshold = protocol.get("candidates", "all"), protocol.get("background_threshold")
+    penalty = float(protocol.get("seen_penalty") or 0.0)
+    return Readout(
+        candidates=sets[candidates] if isinstance(candidates, str) else tuple(candidates),
+        seen_penalty=penalty,
+        seen_ids=tuple(vocabulary.seen_ids) if penalty else (),
+        softmax_scale=protocol.get("softmax_scale"),
+        threshold=threshold,
+        background=None if threshold is None else vocabulary.background,
+    )
+
+
 def _result(
     facts: Facts, name: str, names: Sequence[str], done: Journal, vocabulary: Vocabulary, ignore_label: int
 ) -> Result:

@@ -7,7 +7,7 @@ from ovseg_cli import __version__
 from ovseg_cli.core.page.classes import charts_of
 from ovseg_cli.core.page.confusions import confusion_of
 from ovseg_cli.core.page.curves import curves_of
-from ovseg_cli.core.page.document import Page
+from ovseg_cli.core.page.document import Gallery, Page
 from ovseg_cli.core.page.reproductions import reproduction_of
 from ovseg_cli.core.page.rows import Row, lost_runs, members_of, rows_of
 from ovseg_cli.core.page.settings import settings_of
@@ -61,7 +61,8 @@ def page_of(
     """
     rows = rows_of(compared)
     curves, said = curves_of(rows)
-    notes = [*compared.left_out, *lost_runs(rows), *_first_seeds(rows), *said]
+    galleries, lacking = _galleries(rows, wish, folders, reporter)
+    notes = [*compared.left_out, *lost_runs(rows), *_first_seeds(rows), *said, *lacking]
     return Page(
         title=tables[0].title,
         version=__version__,
@@ -69,11 +70,24 @@ def page_of(
         tables=tuple(tables),
         classes=tuple(charts_of(compared)),
         confusions=tuple(found for row in rows if (found := confusion_of(row)) is not None),
+        galleries=tuple(galleries),
         curves=tuple(curves),
         settings=tuple(settings_of(rows, folders)),
         reproductions=tuple(reproduction_of(member, folders) for member in members_of(rows)),
         notes=tuple(notes),
     )
+
+
+def _galleries(
+    rows: Sequence[Row], wish: PictureWish, folders: Folders, reporter: Reporter
+) -> tuple[list[Gallery], list[str]]:
+    """Make the galleries, where any are wanted: torch and models are loaded for these alone."""
+    if not wish.limit:
+        return [], []
+    from ovseg_cli.core.page.gallery import galleries_of
+    from ovseg_cli.core.runtime import open_runtime
+
+    return galleries_of(rows, wish.limit, wish.names, open_runtime(wish.gpus).device, folders, reporter)
 
 
 def _first_seeds(rows: Sequence[Row]) -> list[str]:

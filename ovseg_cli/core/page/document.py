@@ -84,7 +84,8 @@ class GalleryPicture:
         truth: Ground truth, class colours, transparent where nothing is labelled.
         maps: One label map a model, in class colours.
         scores: Mean IoU of this picture, percent, one a model; None where no pixel has a class.
-        disagreement: Share of labelled pixels, percent, on which two models differ (one model: on which it is wrong).
+        disagreement: Share of labelled pixels, percent, on which two models differ, averaged over all pairs of them
+            (one model: on which it is wrong).
         legend: The classes of ground truth and label maps.
     """
 

@@ -7,7 +7,6 @@ panel stands the mean IoU of that picture over the classes of its ground truth, 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,14 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ovseg_cli.core.data.palette import spec_colors
-from ovseg_cli.core.evaluation.confusion import Counts, add, count
-from ovseg_cli.core.evaluation.mask_cache import cached_masks
+from ovseg_cli.core.evaluation.confusion import Counts, add
 from ovseg_cli.core.evaluation.metrics import Areas, mean_iou
 from ovseg_cli.core.evaluation.request import EvalRequest
 from ovseg_cli.core.evaluation.session import readout_of, vocabulary_of
 from ovseg_cli.core.methods.build import ModelChoice, build_method, choose_model
 from ovseg_cli.core.methods.texts import method_text, training_doubt
-from ovseg_cli.core.nn.label_maps import label_map
 from ovseg_cli.core.report.cells import Cell, Column, Table
 from ovseg_cli.core.report.figure_inputs import (
     FigureReport,
@@ -33,13 +30,11 @@ from ovseg_cli.core.report.figure_inputs import (
     pictures_of,
 )
 from ovseg_cli.core.report.figures import PanelRow, font_size, save_png, sentences, side_by_side, stack
+from ovseg_cli.core.report.labelling import label_pictures
 from ovseg_cli.core.report.seen import SeenClasses
 from ovseg_cli.core.reporter import Reporter
 from ovseg_cli.core.runtime import Folders, open_runtime
 from ovseg_cli.core.training.starts import caveats_of
-
-if TYPE_CHECKING:
-    from ovseg_cli.core.types import Sample
 
 FIGURE = "compare"
 DRAWN = 4
@@ -60,7 +55,7 @@ class Found:
     """
 
     caption: str
-    maps: tuple[NDArray[np.int64], ...]
+    maps: tuple[NDArray[np.integer], ...]
     counts: tuple[Counts, ...]
     learned_names: bool = False
     notes: tuple[str, ...] = ()
@@ -113,20 +108,11 @@ def _found(
     text = method_text(method, vocabulary, folders.cache, reporter).to(device)
     readout = readout_of(EvalRequest(), vocabulary, method)
 
-    def labelled(sample: "Sample") -> tuple[NDArray[np.int64], Counts]:
-        (prediction,) = method.predict([sample.image], text)
-        ids = label_map(prediction, readout, text.class_of_row, text.num_classes).cpu()
-        assert sample.label is not None
-        confusion = count(ids, sample.label, vocabulary.num_classes, pictures.data.ignore_label, sample.name)
-        return ids.numpy().astype(np.int64), confusion
-
-    data = pictures.data
-    with cached_masks(method, data, folders, reporter), torch.no_grad():
-        found = [labelled(data[i]) for i in reporter.track(range(len(data)), f"{caption}: pictures", len(data))]
+    labelled = label_pictures(method, text, readout, pictures.data, caption, folders, reporter)
     doubt = training_doubt(method, vocabulary)
     notes = (*([doubt] if doubt else []), *(caveats_of(type(method), choice.run.config) if choice.run else []))
     learned = bool(getattr(method, "training_names", None))
-    return Found(caption, tuple(ids for ids, _ in found), tuple(one for _, one in found), learned, notes)
+    return Found(caption, labelled.maps, labelled.counts, learned, notes)
 
 
 def draw_comparison(models: Sequence[Found], pictures: Pictures) -> Image.Image:
