@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ovseg_cli import __version__
 from ovseg_cli.core.page.classes import charts_of
@@ -39,6 +40,7 @@ class PageRequest:
 
     report: ReportRequest
     pictures: PictureWish = field(default_factory=PictureWish)
+    out: Path | None = None
 
 
 def build_page(request: PageRequest, folders: Folders, reporter: Reporter) -> Page:

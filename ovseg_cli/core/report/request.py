@@ -192,6 +192,20 @@ def find_stored(name: str, folders: Folders) -> list[Stored]:
     return [Stored(load_result(file), file) for file in files]
 
 
+def home_of(name: str, folders: Folders) -> Path:
+    """Return the folder that belongs to a name: that of the run, of all seeds, or of a result file.
+
+    Raises:
+        UsageError: There is no such run or file.
+    """
+    if name != "latest" and Path(name).is_file():
+        file = Path(name)
+        is_kept = file.parent.name == RESULTS and (file.parent.parent / CONFIG).is_file()
+        return file.parent.parent if is_kept else file.parent
+    seeds = _seeds_named(name, folders)
+    return seeds[0].path.parent if seeds else find_run(name, folders.runs).path
+
+
 def _seeds_named(name: str, folders: Folders) -> list[Run]:
     """Open the runs in a folder of seeds (`train --seeds`); none where the name means something else."""
     path = Path(name) if Path(name).is_dir() else folders.runs / name
