@@ -56,6 +56,22 @@ def report(
     bootstrap: Annotated[
         int, typer.Option(min=0, metavar="N", help="Resamples of the images; 0: no intervals.")
     ] = 1000,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain",
+            help="Score one result under every convention that papers differ in, with the reason for each gap: absent "
+            "classes, background, candidates, calibration of seen scores.",
+        ),
+    ] = False,
+    score_missing: Annotated[
+        bool,
+        typer.Option(
+            "--score-missing",
+            help="With --explain: let the run's model score what its results do not tell yet, in one pass over the "
+            "pictures; the new results are kept.",
+        ),
+    ] = False,
     figures: Annotated[
         Figures | None,
         typer.Option(
@@ -107,6 +123,7 @@ def report(
 
     [dim]ovseg report runs/clip-toy-… runs/maskclip-toy-… --baseline runs/clip-toy-…[/dim]
     [dim]ovseg report latest --format latex --out table.tex[/dim]
+    [dim]ovseg report latest --explain[/dim]
     [dim]ovseg report runs/ipclip-toy-… runs/maft-toy-… --figures mask-sensitivity[/dim]
     [dim]ovseg report runs/tagclip-toy-… --figures trusty-map[/dim]
     [dim]ovseg report runs/clip-toy-… runs/pixelclip-toy-… --figures compare --picture 00003 --picture 00007[/dim]
@@ -125,7 +142,15 @@ def report(
         "--data": data, "--subset": subset, "--proposals": proposals, "--limit": limit, "--gpus": gpus is not None,
         "--picture": picture,
     }  # fmt: skip
-    if figures is None:
+    if not explain:
+        _refuse({"--score-missing": score_missing}, "--explain")
+    if explain:
+        of_comparison = {name: value for name, value in of_tables.items() if name != "--bootstrap"}
+        _refuse({**of_comparison, "--figures": figures}, "comparisons", "--explain")
+        of_model = {"--gpus": gpus is not None} if not score_missing else {}
+        _refuse(of_model, "--explain --score-missing and --figures")
+        _refuse({name: value for name, value in of_figures.items() if name != "--gpus"}, "--figures", "--explain")
+    elif figures is None:
         _refuse(of_figures, "--figures")
     else:
         _refuse(of_tables, "the tables", "--figures")
@@ -138,6 +163,12 @@ def report(
     if figures == "tsne":
         _refuse({"--subset": subset, "--limit": limit}, "figures of pictures")
     reporter = console.TerminalReporter()
+    if explain:
+        from ovseg_cli.core.report.explain_request import ExplainRequest, report_explanation
+
+        told = ExplainRequest(tuple(results), bootstrap, score_missing, gpus)
+        views.show_report(report_explanation(told, folders(data_root, runs), reporter), format, out)
+        return
     if figures is not None:
         from ovseg_cli.core.report.figure_inputs import FigureRequest
 
