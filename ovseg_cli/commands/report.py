@@ -1,4 +1,4 @@
-"""`ovseg report RUN…`: comparison tables from result files alone; with `--figures`, what models say of masks, drawn."""
+"""`ovseg report RUN…`: comparison tables from result files alone; a page of all that is known of runs; figures."""
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ovseg_cli.core.reporter import Reporter
     from ovseg_cli.core.runtime import Folders
 
-Format = Literal["rich", "markdown", "latex", "csv", "json"]
+Format = Literal["rich", "markdown", "latex", "csv", "json", "html"]
 Figures = Literal["mask-sensitivity", "trusty-map", "compare", "calibration", "masks", "clusters", "nearest", "tsne"]
 DRAWN_BY: dict[Figures, str] = {
     "mask-sensitivity": "sensitivity:report_sensitivity",
@@ -42,7 +42,15 @@ def report(
             autocompletion=options.complete_model,
         ),
     ],
-    format: Annotated[Format, typer.Option("--format", "-f", help="How the tables are written.")] = "rich",
+    format: Annotated[
+        Format,
+        typer.Option(
+            "--format",
+            "-f",
+            help="How the tables are written. html: one page that opens anywhere, with classes, confusions, pictures, "
+            "curves, settings and commands besides.",
+        ),
+    ] = "rich",
     per_class: Annotated[bool, typer.Option("--per-class", help="Add the scores of every class.")] = False,
     baseline: Annotated[
         str | None,
@@ -98,13 +106,18 @@ def report(
     limit: Annotated[
         int | None,
         typer.Option(
-            min=1, metavar="N", help="With --figures: at most N pictures.", show_default="50; compare and clusters: 4"
+            min=0,
+            metavar="N",
+            help="With --figures and --format html: at most N pictures; on a page 0 is none, and no model is built.",
+            show_default="50; compare and clusters: 4; html: 24",
         ),
     ] = None,
     picture: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", help=f"With --figures {', '.join(OF_PICTURES)}: a picture to draw; give it several times."
+            metavar="NAME",
+            help=f"With --format html and --figures {', '.join(OF_PICTURES)}: a picture to draw; give it several "
+            "times.",
         ),
     ] = None,
     gpus: options.Gpus = None,
@@ -112,7 +125,8 @@ def report(
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="File of the tables; with --figures the folder of the pictures, by default that of the RUN.",
+            help="File of the tables or the page; with --figures the folder of the pictures. Page and pictures go to "
+            "the folder of the first RUN by default.",
         ),
     ] = None,
     data_root: options.DataRoot = None,
@@ -123,6 +137,7 @@ def report(
 
     [dim]ovseg report runs/clip-toy-… runs/maskclip-toy-… --baseline runs/clip-toy-…[/dim]
     [dim]ovseg report latest --format latex --out table.tex[/dim]
+    [dim]ovseg report runs/clip-toy-… runs/maskclip-toy-… --format html --out page.html[/dim]
     [dim]ovseg report latest --explain[/dim]
     [dim]ovseg report runs/ipclip-toy-… runs/maft-toy-… --figures mask-sensitivity[/dim]
     [dim]ovseg report runs/tagclip-toy-… --figures trusty-map[/dim]
@@ -139,21 +154,28 @@ def report(
         "--seeds": seeds, "--bootstrap": bootstrap != 1000,
     }  # fmt: skip
     of_figures = {
-        "--data": data, "--subset": subset, "--proposals": proposals, "--limit": limit, "--gpus": gpus is not None,
-        "--picture": picture,
+        "--data": data, "--subset": subset, "--proposals": proposals,
+        "--limit": limit is not None, "--gpus": gpus is not None, "--picture": picture,
     }  # fmt: skip
+    of_pages = ("--limit", "--gpus", "--picture")
     if not explain:
         _refuse({"--score-missing": score_missing}, "--explain")
     if explain:
         of_comparison = {name: value for name, value in of_tables.items() if name != "--bootstrap"}
-        _refuse({**of_comparison, "--figures": figures}, "comparisons", "--explain")
+        of_comparison |= {"--figures": figures, "--format html": format == "html"}
+        _refuse(of_comparison, "comparisons", "--explain")
         of_model = {"--gpus": gpus is not None} if not score_missing else {}
         _refuse(of_model, "--explain --score-missing and --figures")
         _refuse({name: value for name, value in of_figures.items() if name != "--gpus"}, "--figures", "--explain")
+    elif format == "html" and figures is None:
+        _refuse({name: value for name, value in of_figures.items() if name not in of_pages}, "--figures")
+        _refuse({"--picture": picture and limit == 0}, "a gallery, and --limit 0 asks for none")
     elif figures is None:
-        _refuse(of_figures, "--figures")
+        _refuse({name: value for name, value in of_figures.items() if name not in of_pages}, "--figures")
+        _refuse({name: of_figures[name] for name in of_pages}, "--figures and --format html")
     else:
-        _refuse(of_tables, "the tables", "--figures")
+        _refuse({**of_tables, "--format html": format == "html"}, "the tables", "--figures")
+        _refuse({"--limit 0": limit == 0}, "--format html")
     if figures is not None and figures not in OF_MASKS:
         _refuse({"--proposals": proposals}, f"--figures {', '.join(OF_MASKS)}")
     if figures is not None and figures not in OF_PICTURES:
@@ -178,6 +200,7 @@ def report(
         for path in drawn.pictures:
             console.say(f"wrote {path}")
         return
+    places = folders(data_root, runs)
     asked = requests.ReportRequest(
         results=tuple(results),
         baseline=baseline,
@@ -187,8 +210,14 @@ def report(
         group_seeds=seeds,
         resamples=bootstrap,
     )
-    tables = requests.build(asked, folders(runs=runs), reporter)
-    views.show_report(tables, format, out)
+    if format == "html":
+        from ovseg_cli.core.page.build import PageRequest, PictureWish
+        from ovseg_cli.core.page.write import report_page
+
+        wish = PictureWish(PictureWish.limit if limit is None else limit, tuple(picture or ()), gpus)
+        console.say(f"wrote {report_page(PageRequest(asked, wish, out), places, reporter)}")
+        return
+    views.show_report(requests.build(asked, places, reporter), format, out)
 
 
 def _draw(figure: Figures, wanted: "FigureRequest", places: "Folders", reporter: "Reporter") -> "FigureReport":
