@@ -21,9 +21,9 @@ from pycocotools import mask as coco
 from ovseg_cli.core.data import parallel
 from ovseg_cli.core.data.check import Verifier
 from ovseg_cli.core.data.encodings.read import LabelReader
-from ovseg_cli.core.data.index import read_index
 from ovseg_cli.core.data.job import make_job
 from ovseg_cli.core.data.prepare import prepare
+from ovseg_cli.core.data.records import read_records
 from ovseg_cli.core.data.specs import load_spec
 from ovseg_cli.core.runtime import Folders
 
@@ -125,7 +125,7 @@ def rates(spec: Path, folder: Path) -> list[float]:
     shutil.rmtree(folder / "data")  # made without its records
     root = prepare(loaded, folders, spec.parent).root
     verifier = Verifier(root, (), loaded.ignore_label or 0, loaded.num_classes, drawn=False)
-    entries = list(read_index(root, "val").values())
+    entries = list(read_records(root, "val"))
     checking = [clocked(verifier, entries, workers) for workers in (1, 2)]
     return [rate for one, two in (converting, checking) for rate in (*one, two[1])]
 

@@ -5,6 +5,7 @@ the official set, a class that never occurs, a picture in training and in valida
 """
 
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,21 +18,22 @@ from ovseg_cli.core.data.index import Entry, count_pixels
 from ovseg_cli.core.data.labels import SeenLabels, hide, label_hash
 from ovseg_cli.core.data.parallel import ordered_map
 from ovseg_cli.core.data.problems import Problem
+from ovseg_cli.core.data.records import Entries
 from ovseg_cli.core.data.spec import Spec
 from ovseg_cli.core.errors import OvsegError
 from ovseg_cli.core.files import sha256_file
 from ovseg_cli.core.reporter import Reporter
 
 
-def findings(spec: Spec, subsets: dict[str, list[Entry]]) -> list[str]:
+def findings(spec: Spec, subsets: Mapping[str, Entries]) -> list[str]:
     """Return what may be a mistake: counts, classes that never occur, the same picture in two subsets."""
     return [*_counts(spec, subsets), *_absent_classes(spec, subsets), *_duplicates(subsets)]
 
 
-def _counts(spec: Spec, subsets: dict[str, list[Entry]]) -> list[str]:
+def _counts(spec: Spec, subsets: Mapping[str, Entries]) -> list[str]:
     notes = []
     for name, subset in spec.subsets.items():
-        have, expected = len(subsets.get(name, ())), subset.images
+        have, expected = len(subsets[name]) if name in subsets else 0, subset.images
         if name not in subsets:
             of = f" ({expected} pictures)" if expected else ""
             notes.append(f"{spec.name}: subset '{name}'{of} is not there.")
@@ -42,7 +44,7 @@ def _counts(spec: Spec, subsets: dict[str, list[Entry]]) -> list[str]:
     return notes
 
 
-def _absent_classes(spec: Spec, subsets: dict[str, list[Entry]]) -> list[str]:
+def _absent_classes(spec: Spec, subsets: Mapping[str, Entries]) -> list[str]:
     notes, known = [], spec.class_names
     for name, entries in subsets.items():
         if not any(entry.label for entry in entries):
@@ -56,18 +58,29 @@ def _absent_classes(spec: Spec, subsets: dict[str, list[Entry]]) -> list[str]:
     return notes
 
 
-def _duplicates(subsets: dict[str, list[Entry]]) -> list[str]:
+def _duplicates(subsets: Mapping[str, Entries]) -> list[str]:
     """Name pictures that training and another subset share, by content."""
-    training = {e.image_sha: f"{name}/{e.stem}" for name in subsets if is_training(name) for e in subsets[name]}
+    training = {_digest(entry) for name in subsets if is_training(name) for entry in subsets[name]}
+    others = [name for name in subsets if not is_training(name)]
+    found = {name: {_digest(e): e.stem for e in subsets[name] if _digest(e) in training} for name in others}
+    wanted = {digest for stems in found.values() for digest in stems}
+    first: dict[bytes, str] = {}
+    for name in subsets if wanted else ():
+        for entry in subsets[name] if is_training(name) else ():
+            if _digest(entry) in wanted:
+                first[_digest(entry)] = f"{name}/{entry.stem}"
     notes = []
-    for name, entries in subsets.items():
-        shared = [(training[e.image_sha], f"{name}/{e.stem}") for e in entries if e.image_sha in training]
-        if shared and not is_training(name):
-            some = ", ".join(f"{a} = {b}" for a, b in shared[:3])
-            more = f" and {len(shared) - 3} more" if len(shared) > 3 else ""
-            word = "picture is" if len(shared) == 1 else "pictures are"
-            notes.append(f"{len(shared)} {word} in the training set and in '{name}': {some}{more}.")
+    for name, stems in found.items():
+        if stems:
+            some = ", ".join(f"{first[digest]} = {name}/{stem}" for digest, stem in list(stems.items())[:3])
+            more = f" and {len(stems) - 3} more" if len(stems) > 3 else ""
+            word = "picture is" if len(stems) == 1 else "pictures are"
+            notes.append(f"{len(stems)} {word} in the training set and in '{name}': {some}{more}.")
     return notes
+
+
+def _digest(entry: Entry) -> bytes:
+    return bytes.fromhex(entry.image_sha)  # half as large as its digits: there is one of each training picture
 
 
 def is_training(subset: str) -> bool:
@@ -139,24 +152,23 @@ def _file_hash(path: DataFile) -> str:
     return sha256_file(path)[:32]
 
 
-def verify(
-    verifier: Verifier, subsets: dict[str, list[Entry]], reporter: Reporter, workers: int
-) -> tuple[Problem, ...]:
+def verify(verifier: Verifier, subsets: Mapping[str, Entries], reporter: Reporter, workers: int) -> tuple[Problem, ...]:
     """Read every prepared file again and compare it with its record; also find files that have none."""
     problems: list[Problem] = []
     for name, entries in subsets.items():
         results = ordered_map(verifier, entries, workers)
         for found in reporter.track(results, f"check {verifier.root.name} {name}", total=len(entries)):
             problems.extend(found)
-        problems.extend(_strays(verifier.root / "images" / name, {Path(e.image).name for e in entries}, "image"))
-        labels = {Path(e.label).name for e in entries if e.label}
+        problems.extend(_strays(verifier.root / "images" / name, (Path(e.image).name for e in entries), "image"))
+        labels = (Path(e.label).name for e in entries if e.label)
         problems.extend(_strays(verifier.root / "labels" / name, labels, "label"))
     return tuple(problems)
 
 
-def _strays(folder: Path, known: set[str], what: str) -> list[Problem]:
+def _strays(folder: Path, known: Iterable[str], what: str) -> list[Problem]:
     """Name files of a folder that no record knows."""
-    names = sorted(os.listdir(folder)) if folder.is_dir() else []
-    unknown = [name for name in names if name not in known and not name.startswith(".")]
+    names = {name for name in os.listdir(folder) if not name.startswith(".")} if folder.is_dir() else set()
+    for name in known:
+        names.discard(name)
     other = "label" if what == "image" else "image"
-    return [Problem(str(folder / name), f"this {what} has no {other}", "Remove it.") for name in unknown]
+    return [Problem(str(folder / name), f"this {what} has no {other}", "Remove it.") for name in sorted(names)]

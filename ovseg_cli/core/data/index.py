@@ -1,18 +1,18 @@
 """What is recorded of each prepared picture, and how the records are read, written and added up. Imports no torch."""
 
-import contextlib
+import itertools
 import json
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from ovseg_cli.core.data.archive import DataFile, locate
 from ovseg_cli.core.errors import DataError
-from ovseg_cli.core.files import atomic_write, digest_of, explain_os_error
+from ovseg_cli.core.files import digest_of
 
 SCHEMA = 1
 
@@ -85,57 +85,70 @@ def index_path(root: Path, subset: str) -> Path:
     return root / "index" / f"{subset}.jsonl"
 
 
-def read_index(root: Path, subset: str, key: str | None = None) -> dict[str, Entry]:
-    """Read the records of a subset, stem → entry; later lines replace earlier ones.
+def scan_index(root: Path, subset: str, key: str | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield where each record of a subset begins in its file, and what it says; nothing where there is no file.
 
     A last line without its end was cut off by a kill and is left out. With `key`, records that were made under another
     key (another spec, another generator) are left out, too.
+
+    Raises:
+        DataError: The file cannot be read, or is damaged.
     """
     path = index_path(root, subset)
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+        with open(path, "rb") as stream:
+            header = stream.readline()
+            if not header.endswith(b"\n"):
+                return
+            made_under = json.loads(header).get("key")
+            if key is not None and made_under != key:
+                return
+            at = len(header)
+            for line in stream:
+                if line.endswith(b"\n"):
+                    yield at, json.loads(line)
+                at += len(line)
     except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError) as error:
+        return
+    except OSError as error:
         raise DataError(
             f"{path}: the index cannot be read ({error}).", f"Prepare again: ovseg prepare {root.name}"
-        ) from (error)
-    try:
-        header = json.loads(lines[0]) if lines else {}
-        if key is not None and header.get("key") != key:
-            return {}
-        shared = _Shared()
-        entries = [Entry(**shared.parts(json.loads(line))) for line in lines[1:]]
-    except (json.JSONDecodeError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path}: the index is damaged ({error}).", f"Remove it and prepare again: ovseg prepare {root.name}"
         ) from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise _damaged(root, subset, error) from error
+
+
+def read_index(root: Path, subset: str) -> dict[str, Entry]:
+    """Read the records of a subset, stem → entry; later lines replace earlier ones. Raises what `scan_index` does."""
+    shared = _Shared()
+    try:
+        entries = [Entry(**shared.parts(record)) for _, record in scan_index(root, subset)]
+    except (TypeError, AttributeError) as error:
+        raise _damaged(root, subset, error) from error
     return {entry.stem: entry for entry in entries}
 
 
-def write_index(root: Path, subset: str, entries: Iterable[Entry], key: str) -> None:
-    """Write the records of a subset, whole or not at all."""
-    with atomic_write(index_path(root, subset), "w") as stream:
-        stream.write(json.dumps({"schema": SCHEMA, "key": key}) + "\n")
-        for entry in entries:
-            stream.write(_line(entry))
+def entry_of(line: bytes) -> Entry:
+    """Read one line of an index."""
+    return Entry(**_Shared().parts(json.loads(line)))
 
 
-@contextlib.contextmanager
-def open_index(root: Path, subset: str) -> Iterator[IO[str]]:
-    """Open the records of a subset for `append`."""
-    path = index_path(root, subset)
-    try:
-        with open(path, "a", encoding="utf-8") as stream:
-            yield stream
-    except OSError as error:
-        raise explain_os_error(error, path) from error
+def line_of(entry: Entry) -> bytes:
+    """Return an entry as a line of an index."""
+    values = ((name, getattr(entry, name)) for name in _FIELDS)
+    record = {name: value for name, value in values if value is not None and value != [] and value != {}}
+    record.setdefault("label", None)
+    return (json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
 
 
-def append(stream: IO[str], entry: Entry) -> None:
-    """Add a finished picture at once, so that nothing is done twice after an interruption."""
-    stream.write(_line(entry))
-    stream.flush()
+def head_of(key: str) -> bytes:
+    """Return the first line of an index."""
+    return (json.dumps({"schema": SCHEMA, "key": key}) + "\n").encode()
+
+
+def _damaged(root: Path, subset: str, error: Exception) -> DataError:
+    what = f"{index_path(root, subset)}: the index is damaged ({error})."
+    return DataError(what, f"Remove it and prepare again: ovseg prepare {root.name}")
 
 
 class _Shared:
@@ -154,16 +167,9 @@ class _Shared:
         return parts
 
 
-def _line(entry: Entry) -> str:
-    values = ((name, getattr(entry, name)) for name in _FIELDS)
-    record = {name: value for name, value in values if value is not None and value != [] and value != {}}
-    record.setdefault("label", None)
-    return json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n"
-
-
 def fingerprint(entries: Iterable[Entry]) -> str:
     """Fingerprint of the contents of a subset's pictures and labels, in order."""
-    return digest_of(["subset-1", *(entry.content for entry in entries)])
+    return digest_of(itertools.chain(["subset-1"], (entry.content for entry in entries)))
 
 
 def count_pixels(entries: Iterable[Entry], num_classes: int) -> tuple[list[int], list[int], int]:

@@ -13,7 +13,7 @@ from ovseg_cli.core.data.commands import download_command, prepare_command
 from ovseg_cli.core.data.convert import Converter, Drawer, Maker
 from ovseg_cli.core.data.encodings.read import LabelReader
 from ovseg_cli.core.data.images import encode_png
-from ovseg_cli.core.data.index import Entry, read_index
+from ovseg_cli.core.data.index import index_path
 from ovseg_cli.core.data.labels import SeenLabels
 from ovseg_cli.core.data.layout import (
     Found,
@@ -26,6 +26,7 @@ from ovseg_cli.core.data.manifest import data_root, read_manifest
 from ovseg_cli.core.data.originals import Recorder
 from ovseg_cli.core.data.pairing import Item, pair
 from ovseg_cli.core.data.problems import Problem
+from ovseg_cli.core.data.records import Records, read_records
 from ovseg_cli.core.data.source_tree import place_of
 from ovseg_cli.core.data.spec import Spec
 from ovseg_cli.core.data.specs import aliases, load_spec, spec_names
@@ -66,16 +67,15 @@ class Job:
     generator_digest: str | None = None
     listings: list[Listing] = field(default_factory=list)
 
-    def finished(self, subset: str) -> dict[str, Entry]:
-        """Entries of earlier runs that still hold, stem → entry."""
+    def finished(self, subset: str) -> Records:
+        """Records of earlier runs that still hold, in the order of the pictures."""
+        maker, items = self.makers[subset], {item.stem: item for item in self.items[subset]}
         try:
-            recorded = read_index(self.root, subset, self.key)
+            recorded = read_records(self.root, subset, self.key)
+            hold = {e.stem for e in recorded if e.stem in items and maker.is_done(items[e.stem], e)}
         except DataError:  # a damaged index means that nothing is known; everything is made again
-            return {}
-        maker = self.makers[subset]
-        found = ((item.stem, recorded.get(item.stem)) for item in self.items[subset])
-        by_stem = {item.stem: item for item in self.items[subset]}
-        return {stem: entry for stem, entry in found if entry and maker.is_done(by_stem[stem], entry)}
+            return Records(index_path(self.root, subset))
+        return recorded.only(stem for stem in items if stem in hold)
 
 
 def make_job(

@@ -1,22 +1,24 @@
 """How many files are worked on at once: a bounded, ordered map over processes that stops cleanly."""
 
 import contextlib
+import itertools
 import multiprocessing
 import os
 import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from ovseg_cli.core.errors import MachineError
 
 T = TypeVar("T")
 R = TypeVar("R")
+T_co = TypeVar("T_co", covariant=True)
 
 CHUNK = 16
 PATIENCE = 2.0
@@ -25,32 +27,38 @@ _WORTH_IT = 4  # processes are started if the rest would take this many times PA
 _LEFT_TO_THE_PARENT = (signal.SIGINT, signal.SIGTERM)
 
 
-def ordered_map(function: Callable[[T], R], items: Sequence[T], workers: int = 1, chunk: int = CHUNK) -> Iterator[R]:
+class Many(Protocol[T_co]):
+    """What can be counted and gone through."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[T_co]: ...
+
+
+def ordered_map(function: Callable[[T], R], items: Many[T], workers: int = 1, chunk: int = CHUNK) -> Iterator[R]:
     """Yield `function(item)` for each item, in order, at most a few chunks ahead of the reader.
 
     Work begins in this process; if that shows that much is left, other processes take over.
 
     Args:
         function: Picklable where workers > 1.
-        items: What to work on.
+        items: What to work on; it is counted, and gone through once.
         workers: Processes; with 1 everything happens in this one.
         chunk: Items that a process takes at once; an interruption waits for those that are begun.
 
     Raises:
         MachineError: A worker died, for instance for lack of memory.
     """
-    started, done = time.monotonic(), 0
-    for item in items:
+    started, left = time.monotonic(), iter(items)
+    for done, item in enumerate(left):
         elapsed = time.monotonic() - started
         if workers > 1 and elapsed >= PATIENCE and elapsed * (len(items) - done) > _WORTH_IT * PATIENCE * done:
-            break
+            yield from _in_processes(function, itertools.chain([item], left), workers, chunk)
+            return
         yield function(item)
-        done += 1
-    if done < len(items):
-        yield from _in_processes(function, items[done:], workers, chunk)
 
 
-def _in_processes(function: Callable[[T], R], items: Sequence[T], workers: int, size: int) -> Iterator[R]:
+def _in_processes(function: Callable[[T], R], items: Iterable[T], workers: int, size: int) -> Iterator[R]:
     # "spawn", because a forked copy of a process that has started torch's threads may hang.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_follow_the_parent)

@@ -8,8 +8,9 @@ import contextlib
 import datetime
 import json
 import os
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,7 @@ from ovseg_cli import __version__
 from ovseg_cli.core.data import check
 from ovseg_cli.core.data.commands import prepare_command
 from ovseg_cli.core.data.convert import Outcome
-from ovseg_cli.core.data.index import (
-    SCHEMA,
-    Entry,
-    append,
-    fingerprint,
-    index_path,
-    open_index,
-    read_index,
-    write_index,
-)
+from ovseg_cli.core.data.index import SCHEMA, Entry, fingerprint, index_path
 from ovseg_cli.core.data.job import Job, estimate_bytes, make_job, recorded_source, require_own_name
 from ovseg_cli.core.data.labels import SeenLabels
 from ovseg_cli.core.data.layout import holds_masks
@@ -36,18 +28,19 @@ from ovseg_cli.core.data.manifest import MANIFEST, SPEC, data_root, read_manifes
 from ovseg_cli.core.data.pairing import Item
 from ovseg_cli.core.data.parallel import ordered_map
 from ovseg_cli.core.data.problems import BrokenData, Problem
+from ovseg_cli.core.data.records import Entries, Records, read_records, write_records
 from ovseg_cli.core.data.reports import PreparedReport, PreparePlan, make_report, timed
 from ovseg_cli.core.data.source_tree import UnpackPlan, plan_unpacking, unpack_source
 from ovseg_cli.core.data.spec import Spec
 from ovseg_cli.core.data.upkeep import (
     can_link,
     free_bytes,
-    paths_of,
     remove,
     require_own_folder,
     require_space,
     stale_files,
     sweep,
+    without_needed,
 )
 from ovseg_cli.core.errors import DataError
 from ovseg_cli.core.files import folder_lock, write_json, write_text
@@ -198,10 +191,9 @@ def _prepare(job: Job, reporter: Reporter, workers: int, started: float) -> Prep
     for listing in job.listings:
         listing.save(job.root)
     problems, subsets = list(job.problems), {}
-    for subset, items in job.items.items():
-        entries = _make_subset(job, subset, finished[subset], left[subset], problems, reporter, workers)
-        subsets[subset] = [entries[item.stem] for item in items if item.stem in entries]
-    remove(job.root, stale - {path for entries in subsets.values() for e in entries for path in paths_of(e)})
+    for subset in job.items:
+        subsets[subset] = _make_subset(job, subset, finished[subset], left[subset], problems, reporter, workers)
+    remove(job.root, without_needed(stale, subsets))
     if problems:
         _refuse(job, problems)
     return _finish(job, subsets, made, reporter, started)
@@ -210,25 +202,21 @@ def _prepare(job: Job, reporter: Reporter, workers: int, started: float) -> Prep
 def _make_subset(
     job: Job,
     subset: str,
-    finished: dict[str, Entry],
+    finished: Records,
     left: list[Item],
     problems: list[Problem],
     reporter: Reporter,
     workers: int,
-) -> dict[str, Entry]:
-    """Prepare what is left of a subset, recording each picture as soon as it is done; return stem → entry."""
-    entries = dict(finished)
-    write_index(job.root, subset, entries.values(), job.key)
-    with open_index(job.root, subset) as index, contextlib.closing(_outcomes(job, subset, left, workers)) as outcomes:
+) -> Records:
+    """Prepare what is left of a subset, recording each picture as soon as it is done; return its records in order."""
+    path = index_path(job.root, subset)
+    records = write_records(path, finished, job.key)
+    with records.adding() as add, contextlib.closing(_outcomes(job, subset, left, workers)) as outcomes:
         for outcome in reporter.track(outcomes, f"prepare {job.spec.name} {subset}", total=len(left)):
             problems.extend(outcome.problems)
             if outcome.entry:
-                entries[outcome.entry.stem] = outcome.entry
-                append(index, outcome.entry)
-    order = [entries[item.stem] for item in job.items[subset] if item.stem in entries]
-    if left:
-        write_index(job.root, subset, order, job.key)
-    return entries
+                add(outcome.entry)
+    return write_records(path, records.only(item.stem for item in job.items[subset]), job.key) if left else records
 
 
 def _outcomes(job: Job, subset: str, left: list[Item], workers: int) -> Any:
@@ -236,7 +224,7 @@ def _outcomes(job: Job, subset: str, left: list[Item], workers: int) -> Any:
     return outcomes
 
 
-def _finish(job: Job, subsets: dict[str, list[Entry]], made: int, reporter: Reporter, started: float) -> PreparedReport:
+def _finish(job: Job, subsets: dict[str, Records], made: int, reporter: Reporter, started: float) -> PreparedReport:
     """Write captions and, last, the manifest."""
     report = make_report(job.spec, job.root, subsets, made, [*job.warnings, *check.findings(job.spec, subsets)])
     for subset, entries in subsets.items():
@@ -298,7 +286,7 @@ def _check(
             f"Run: {prepare_command(spec, known=True)}",
         )
     job_seen = {split.id: split for split in spec.class_splits}
-    subsets = {name: list(read_index(root, name).values()) for name in manifest["subsets"]}
+    subsets = {name: read_records(root, name) for name in manifest["subsets"]}
     ignore = 255 if spec.ignore_label is None else spec.ignore_label
     hidden = tuple(SeenLabels(name, split.digest(), tuple(spec.hidden_ids(split))) for name, split in job_seen.items())
     verifier = check.Verifier(root, hidden, ignore, spec.num_classes, spec.generator is not None)
@@ -316,24 +304,30 @@ def _check(
 
 
 def _check_source(job: Job, reporter: Reporter, workers: int, started: float) -> PreparedReport:
+    """Judge the source's files; the records go into a folder that is removed again."""
     problems, subsets = list(job.problems), {}
-    for subset, items in job.items.items():
-        outcomes: Any = ordered_map(job.makers[subset], items, workers)
-        results: list[Outcome] = []
-        for outcome in reporter.track(outcomes, f"check {job.spec.name} {subset}", total=len(items)):
-            problems.extend(outcome.problems)
-            results.append(outcome)
-        subsets[subset] = [outcome.entry for outcome in results if outcome.entry]
-    if problems:
-        raise BrokenData(job.spec.name, problems, None, f"{prepare_command(job.spec, job.source)} --check")
-    warnings = [*job.warnings, *check.findings(job.spec, subsets)]
-    report = make_report(job.spec, job.root, subsets, sum(map(len, subsets.values())), warnings)
+    with tempfile.TemporaryDirectory(prefix="ovseg-check-") as place:
+        for subset, items in job.items.items():
+            outcomes: Any = ordered_map(job.makers[subset], items, workers)
+            tracked = reporter.track(outcomes, f"check {job.spec.name} {subset}", total=len(items))
+            subsets[subset] = write_records(Path(place) / subset, _entries(tracked, problems), job.key)
+        if problems:
+            raise BrokenData(job.spec.name, problems, None, f"{prepare_command(job.spec, job.source)} --check")
+        warnings = [*job.warnings, *check.findings(job.spec, subsets)]
+        report = make_report(job.spec, job.root, subsets, sum(map(len, subsets.values())), warnings)
     for warning in report.warnings:
         reporter.warn(warning)
     return timed(report, started, job.source, written=False)
 
 
-def _left(items: list[Item], finished: dict[str, Entry]) -> list[Item]:
+def _entries(outcomes: Iterable[Outcome], problems: list[Problem]) -> Iterator[Entry]:
+    for outcome in outcomes:
+        problems.extend(outcome.problems)
+        if outcome.entry:
+            yield outcome.entry
+
+
+def _left(items: list[Item], finished: Records) -> list[Item]:
     return [item for item in items if item.stem not in finished]
 
 
@@ -344,7 +338,7 @@ def _refuse(job: Job, problems: list[Problem]) -> None:
     raise BrokenData(job.spec.name, problems, listed, prepare_command(job.spec, job.source))
 
 
-def _write_captions(root: Path, subset: str, entries: list[Entry]) -> None:
+def _write_captions(root: Path, subset: str, entries: Entries) -> None:
     lines = [json.dumps({"name": e.stem, "caption": e.caption}, ensure_ascii=False) for e in entries if e.caption]
     if lines:
         write_text(root / "captions" / f"{subset}.jsonl", "\n".join(lines) + "\n")

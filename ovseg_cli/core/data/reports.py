@@ -1,12 +1,14 @@
 """What a preparation, a check or a plan tells: counts, histograms, fingerprint, warnings, time."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ovseg_cli.core.data.index import Entry, count_pixels, fingerprint
+from ovseg_cli.core.data.index import count_pixels, fingerprint
 from ovseg_cli.core.data.manifest import total_fingerprint
 from ovseg_cli.core.data.problems import Problem
+from ovseg_cli.core.data.records import Entries
 from ovseg_cli.core.data.spec import Spec
 
 
@@ -74,7 +76,7 @@ class PreparePlan:
 
 
 def make_report(
-    spec: Spec, root: Path, subsets: dict[str, list[Entry]], made: int, warnings: list[str]
+    spec: Spec, root: Path, subsets: Mapping[str, Entries], made: int, warnings: list[str]
 ) -> PreparedReport:
     """Add up the records of all subsets."""
     counted = {name: count_pixels(entries, spec.num_classes) for name, entries in subsets.items()}

@@ -3,11 +3,12 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ovseg_cli.core.data.index import Entry, read_index
+from ovseg_cli.core.data.index import Entry
 from ovseg_cli.core.data.manifest import MANIFEST
+from ovseg_cli.core.data.records import Entries, Records, read_records
 from ovseg_cli.core.errors import DataError, MachineError
 from ovseg_cli.core.files import explain_os_error, make_folder
 
@@ -57,16 +58,24 @@ def paths_of(entry: Entry) -> set[str]:
     return {entry.image, *entry.files, *([entry.label] if entry.label else [])}
 
 
-def stale_files(root: Path, finished: dict[str, dict[str, Entry]]) -> set[str]:
-    """Paths that earlier runs wrote and that no finished entry (subset → stem → entry) needs any more."""
-    needed = {path for entries in finished.values() for entry in entries.values() for path in paths_of(entry)}
+def stale_files(root: Path, finished: Mapping[str, Records]) -> set[str]:
+    """Paths that earlier runs wrote and that no finished record (subset → records) needs any more."""
     stale: set[str] = set()
     for path in sorted((root / "index").glob("*.jsonl")):
+        done = finished.get(path.stem, ())
         with contextlib.suppress(DataError):
-            for entry in read_index(root, path.stem).values():
-                stale |= paths_of(entry) - needed
+            for entry in read_records(root, path.stem):
+                if entry.stem not in done:
+                    stale |= paths_of(entry)
         if path.stem not in finished:
             stale.add(f"index/{path.name}")
+    return without_needed(stale, finished)
+
+
+def without_needed(stale: set[str], subsets: Mapping[str, Entries]) -> set[str]:
+    """Leave out what records (subset → records) need."""
+    for entry in (entry for entries in subsets.values() for entry in entries) if stale else ():
+        stale.difference_update(paths_of(entry))
     return stale
 
 
