@@ -15,9 +15,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from ovseg_cli.core.page.document import Drawing, Page, Reproduction
+from ovseg_cli.core.page.document import Drawing, Gallery, Page, Reproduction
 from ovseg_cli.core.page.view_confusion import heat_view
-from ovseg_cli.core.page.view_curves import curve_view
+from ovseg_cli.core.page.view_curves import curve_views
 from ovseg_cli.core.page.view_tables import TableView, class_view, score_view
 from ovseg_cli.core.report.cells import Column, Table, number_text
 from ovseg_cli.core.report.formats import document
@@ -57,7 +57,7 @@ def render(page: Page) -> str:
         differences=[view for view in scores if _is_difference(view)],
         classes=classes,
         heats=[heat_view(confusion) for confusion in page.confusions],
-        charts=[curve_view(curves) for curves in page.curves],
+        charts=curve_views(page.curves),
         shared_facts=shared_facts(page.reproductions),
         document=document(tables),
         style=_asset(STYLES),
@@ -78,6 +78,17 @@ def shared_facts(reproductions: Sequence[Reproduction]) -> tuple[tuple[str, str]
         return ()
     first, *others = (reproduction.facts for reproduction in reproductions)
     return tuple(fact for fact in first if all(fact in facts for facts in others))
+
+
+def best_model(gallery: Gallery) -> int:
+    """Which model is shown first: the one with the highest mean score over the pictures."""
+
+    def mean(place: int) -> float:
+        scores = [p.scores[place] for p in gallery.pictures]
+        known = [score for score in scores if score is not None]
+        return sum(known) / len(known) if known else 0.0
+
+    return max(range(len(gallery.models)), key=mean, default=0)
 
 
 def _views(page: Page) -> tuple[list[TableView], list[TableView]]:
@@ -105,6 +116,7 @@ def _environment() -> Environment:
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "allow_nan": False, "sort_keys": False}
     environment.filters["source"] = _data_address
     environment.filters["percent"] = _percent
+    environment.filters["best"] = best_model
     return environment
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ovseg_cli.core.page.document import Curves, Line
 
 WIDTH, HEIGHT = 520, 250
-LEFT, RIGHT, TOP, BOTTOM = 58, 12, 12, 40
+LEFT, RIGHT, TOP, BOTTOM = 58, WIDTH - 26, 12, HEIGHT - 40
 MOST_POINTS = 400
 """More points of a line than these are not seen: the lowest and the highest of each stretch are drawn."""
 
@@ -24,9 +24,17 @@ class Tick:
 
 @dataclass(frozen=True)
 class LineView:
-    """One line: its SVG path, and the four points that tell its story, (step, value); empty where it has none."""
+    """One line of a chart.
+
+    Attributes:
+        label: Of the run.
+        style: Number of its colour and dashes, the same for a label in all charts.
+        path: SVG path.
+        points: First, last, lowest and highest point as (word, step, value); empty where it has none.
+    """
 
     label: str
+    style: int
     path: str
     points: tuple[tuple[str, int, float], ...]
 
@@ -39,18 +47,34 @@ class CurveView:
     lines: tuple[LineView, ...]
     steps: tuple[Tick, ...]
     values: tuple[Tick, ...]
+    width: int = WIDTH
+    height: int = HEIGHT
+    left: int = LEFT
+    right: int = RIGHT
+    bottom: int = BOTTOM
 
 
-def curve_view(curves: Curves) -> CurveView:
-    """Draw one chart; values that are not finite leave a gap."""
+def curve_views(all_curves: Sequence[Curves]) -> list[CurveView]:
+    """Draw all charts."""
+    labels = list(dict.fromkeys(line.label for curves in all_curves for line in curves.lines))
+    return [curve_view(curves, labels) for curves in all_curves]
+
+
+def curve_view(curves: Curves, labels: Sequence[str]) -> CurveView:
+    """Draw one chart; values that are not finite leave a gap.
+
+    Args:
+        curves: The chart.
+        labels: Of all charts, so that each keeps its colour.
+    """
     points = [_points(line) for line in curves.lines]
     finite = [point for line in points for point in line if math.isfinite(point[1])]
     steps, values = [step for step, _ in finite] or [0], [value for _, value in finite] or [0.0]
     step_ticks, value_ticks = _ticks(min(steps), max(steps), whole=True), _ticks(min(values), max(values))
-    across = _axis(min(steps), max(steps), LEFT, WIDTH - RIGHT)
-    up = _axis(min(*value_ticks, *values), max(*value_ticks, *values), HEIGHT - BOTTOM, TOP)
+    across = _axis(min(steps), max(steps), LEFT, RIGHT)
+    up = _axis(min(*value_ticks, *values), max(*value_ticks, *values), BOTTOM, TOP)
     lines = (
-        LineView(line.label, _path(_thinned(found), across, up), _story(found))
+        LineView(line.label, labels.index(line.label), _path(_thinned(found), across, up), _story(found))
         for line, found in zip(curves.lines, points, strict=True)
     )
     inside = [tick for tick in step_ticks if min(steps) <= tick <= max(steps)]

@@ -15,7 +15,7 @@ from ovseg_cli.core.page import render as rendering
 from ovseg_cli.core.page.document import Confusion, Curves, Line, Page
 from ovseg_cli.core.page.render import render, shared_facts, tables_of
 from ovseg_cli.core.page.view_confusion import heat_view
-from ovseg_cli.core.page.view_curves import MOST_POINTS, curve_view
+from ovseg_cli.core.page.view_curves import MOST_POINTS, curve_views
 from ovseg_cli.core.page.view_tables import class_view, score_view
 from ovseg_cli.core.report.cells import MISSING, Cell, Column, Table, cell_text, number_text
 from ovseg_cli.core.report.formats import document
@@ -102,7 +102,7 @@ COLUMNS = st.builds(
 
 
 @given(CELLS, COLUMNS, st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_the_parts_of_a_cell_are_what_other_formats_print(cell: Cell, column: Column, brackets: bool) -> None:
     table = Table("T", (replace(column, brackets=brackets),), ((cell,),))
     for view in (score_view(table, 0), class_view(table, 0, (), ("a",))):
@@ -140,7 +140,7 @@ def test_every_share_of_a_confusion_is_of_its_row() -> None:
 def test_a_curve_keeps_its_extremes_and_breaks_where_a_value_is_missing() -> None:
     values = [1.0] * 5000
     values[777], values[3000] = 50.0, float("nan")
-    view = curve_view(Curves("loss", (Line("a", tuple(range(5000)), tuple(values)),)))
+    (view,) = curve_views([Curves("loss", (Line("a", tuple(range(5000)), tuple(values)),))])
     path, points = view.lines[0].path, {name: (step, value) for name, step, value in view.lines[0].points}
     assert path.count("M") == 2 and path.count("L") <= MOST_POINTS + 2
     assert points == {"first": (0, 1.0), "last": (4999, 1.0), "lowest": (0, 1.0), "highest": (777, 50.0)}
@@ -148,8 +148,14 @@ def test_a_curve_keeps_its_extremes_and_breaks_where_a_value_is_missing() -> Non
 
 @pytest.mark.parametrize("values", [(), (float("nan"),), (0.0,), (3.0, 3.0), (1e-9, 2e-9), (-5.0, 1e12)])
 def test_odd_curves_are_drawn(values: tuple[float, ...]) -> None:
-    view = curve_view(Curves("loss", (Line("a", tuple(range(7, 7 + len(values))), values),)))
+    (view,) = curve_views([Curves("loss", (Line("a", tuple(range(7, 7 + len(values))), values),))])
     assert all(-1 <= tick.at <= 251 for tick in view.values)
+
+
+def test_a_run_keeps_its_colour_in_all_charts() -> None:
+    lines = [Line(label, (1, 2), (0.5, 0.4)) for label in "ab"]
+    first, second = curve_views([Curves("loss", tuple(lines)), Curves("rate", (lines[1],))])
+    assert [line.style for line in first.lines] == [0, 1] and second.lines[0].style == 1
 
 
 def test_facts_that_all_share_stand_once() -> None:

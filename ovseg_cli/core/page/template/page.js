@@ -44,7 +44,7 @@
     const text = button.previousElementSibling;
     button.addEventListener("click", async () => {
       try {
-        await navigator.clipboard.writeText(text.textContent);
+        await navigator.clipboard.writeText(text.textContent.trim());
         button.textContent = "Copied";
       } catch {
         getSelection().selectAllChildren(text);
