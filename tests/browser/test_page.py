@@ -1,4 +1,4 @@
-"""The page in a browser: it opens from disk, its sliders move, its tables sort and filter, and no name runs anything."""
+"""The page in a browser: it opens from disk, sliders move, tables sort and filter, and no name runs anything."""
 
 import json
 from collections.abc import Callable
