@@ -207,12 +207,10 @@ def _histogram(report: "PreparedReport") -> "Table":
 
 
 def _ignored(report: "PreparedReport", subset: str) -> str:
-    """How many pixels have no class, as the end of a sentence; nothing for data without classes."""
-    if not report.pixels.get(subset):
-        return ""
+    """How many pixels have no class, as the end of a sentence; nothing for data without classes or labels."""
     ignored = report.ignored.get(subset, 0)
-    total = ignored + sum(report.pixels[subset])
-    return f", {100 * ignored / max(total, 1):.1f} % of the pixels without a class"
+    total = ignored + sum(report.pixels.get(subset, ()))
+    return f", {100 * ignored / total:.1f} % of the pixels without a class" if total else ""
 
 
 def show_plan(plan: "PreparePlan", as_json: bool) -> None:
