@@ -1,5 +1,7 @@
-"""How the plan of a download, or of unpacking what lies there, looks on a terminal, and as JSON."""
+"""What `ovseg prepare` shows of its plans (download, unpack), and file by file of what is broken."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ovseg_cli.commands import console
@@ -8,6 +10,8 @@ if TYPE_CHECKING:
     from ovseg_cli.core.data.download_plan import DownloadPlan, FilePlan
     from ovseg_cli.core.data.source_tree import UnpackPlan
     from ovseg_cli.core.data.spec import Spec
+
+_MOST_PROBLEMS = 100
 
 
 def show_download_plan(plan: "DownloadPlan", spec: "Spec", as_json: bool) -> None:
@@ -45,6 +49,23 @@ def show_unpack_plan(plan: "UnpackPlan", as_json: bool) -> None:
     out.print(f"  into: {plan.files}", markup=False)
     out.print(f"  needs about {amount(plan.need)}; {amount(plan.free)} are free", markup=False)
     out.print(f"  then: prepare {plan.name} from there; the archives are only read", markup=False)
+
+
+@contextlib.contextmanager
+def problems_shown(as_json: bool) -> Iterator[None]:
+    """While data is prepared or checked: list what is broken, with what to do, before the error sums it up."""
+    from ovseg_cli.core.data.problems import BrokenData
+
+    try:
+        yield
+    except BrokenData as broken:
+        if not as_json and len(broken.problems) > 1:
+            for problem in broken.problems[:_MOST_PROBLEMS]:
+                console.say(problem.line)
+            if (left := len(broken.problems) - _MOST_PROBLEMS) > 0:
+                where = f"all are in {broken.listed}" if broken.listed else "mend these first, then check again"
+                console.say(f"and {left:,} more; {where}")
+        raise
 
 
 def _record(item: "FilePlan") -> dict[str, object]:

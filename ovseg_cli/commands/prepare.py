@@ -73,5 +73,6 @@ def prepare(
         views.show_plan(preparation.plan(spec, places, source), json)
         return
     allowed = preparation.allowed_missing(places, spec) if allow_missing is None else allow_missing
-    report = preparation.prepare(spec, places, source, reporter, workers=count, check_only=check, allow_missing=allowed)
+    with download_views.problems_shown(json):
+        report = preparation.prepare(spec, places, source, reporter, count, check, allowed)
     views.show_prepared(report, json)

@@ -35,12 +35,12 @@ def _counts(spec: Spec, subsets: Mapping[str, Entries]) -> list[str]:
     for name, subset in spec.subsets.items():
         have, expected = len(subsets[name]) if name in subsets else 0, subset.images
         if name not in subsets:
-            of = f" ({expected} pictures)" if expected else ""
+            of = f" ({expected:,} pictures)" if expected else ""
             notes.append(f"{spec.name}: subset '{name}'{of} is not there.")
         elif expected is not None and have < expected:
-            notes.append(f"{spec.name}: subset '{name}' has {have} of the {expected} pictures of the official one.")
+            notes.append(f"{spec.name}: subset '{name}' has {have:,} of the {expected:,} pictures of the official one.")
         elif expected is not None and have > expected:
-            notes.append(f"{spec.name}: subset '{name}' has {have} pictures, more than the official {expected}.")
+            notes.append(f"{spec.name}: subset '{name}' has {have:,} pictures, more than the official {expected:,}.")
     return notes
 
 

@@ -334,7 +334,7 @@ def _left(items: list[Item], finished: Records) -> list[Item]:
 def _refuse(job: Job, problems: list[Problem]) -> None:
     """List all problems in a file and raise; what was prepared stays."""
     listed = job.root / PROBLEMS
-    write_text(listed, "".join(f"{problem}. {problem.mend}".rstrip() + "\n" for problem in problems))
+    write_text(listed, "".join(f"{problem.line}\n" for problem in problems))
     raise BrokenData(job.spec.name, problems, listed, prepare_command(job.spec, job.source))
 
 

@@ -20,6 +20,11 @@ class Problem:
     def __str__(self) -> str:
         return f"{self.file}: {self.what}"
 
+    @property
+    def line(self) -> str:
+        """The problem with what mends it."""
+        return f"{self}. {self.mend}".rstrip()
+
 
 class BrokenData(DataError):
     """Files of a data set are broken.
@@ -33,6 +38,7 @@ class BrokenData(DataError):
 
     def __init__(self, name: str, problems: Sequence[Problem], listed: Path | None, command: str):
         self.problems = tuple(problems)
+        self.listed = listed
         shown = "; ".join(str(problem) for problem in problems[:_SHOWN])
         more = len(problems) - _SHOWN
         rest = f"; and {more} more" if more > 0 else ""
