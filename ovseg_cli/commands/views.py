@@ -290,7 +290,7 @@ def show_predictions(done: "Done", out: Path, as_json: bool) -> None:
 
 
 def show_demo(outcome: "DemoOutcome", as_json: bool) -> None:
-    """Print the demo's tables, its pictures and what to do next."""
+    """Print the demo's tables, its pictures, its page and what to do next."""
     if as_json:
         console.print_json(outcome.record())
         return
@@ -303,6 +303,9 @@ def show_demo(outcome: "DemoOutcome", as_json: bool) -> None:
         out.print(f"  {path}", markup=False)
     for note in outcome.notes:
         out.print(note, style="dim", markup=False)
+    if outcome.page is not None:
+        out.print("All of it on one page, for a browser", style="bold")
+        out.print(f"  {outcome.page}", markup=False)
     out.print()
     out.print(f"Done in {outcome.seconds:.0f} s. Next:", style="bold")
     for what, command in outcome.next_steps:

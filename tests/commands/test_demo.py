@@ -1,6 +1,7 @@
 """The demo: runs whole, computes what it prints, and does again only what is missing."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -59,6 +60,19 @@ def test_pictures_are_drawn(outcome: tuple[Path, dict]) -> None:
     assert len(document["pictures"]) == 2 + pictures.PICTURES
     for path in document["pictures"]:
         assert np.asarray(Image.open(place / path)).std() > 10, f"{path} is blank"
+
+
+def test_it_ends_with_a_page_of_its_tables_and_pictures(outcome: tuple[Path, dict]) -> None:
+    place, document = outcome
+    text = (place / document["page"]).read_text(encoding="utf-8")
+    embedded = re.search(r'<script[^>]*type="application/json"[^>]*>(.*?)</script>', text, re.DOTALL)
+    assert embedded is not None
+    told = json.loads(embedded[1])["tables"]
+    assert [(table["title"], table["rows"]) for table in told[: len(document["tables"])]] == [
+        (table["title"], table["rows"]) for table in document["tables"]
+    ]
+    models = len(document["tables"][0]["rows"])
+    assert text.count("data:image/") >= run.PAGE_PICTURES[True] * (2 + models), "each row has its label maps"
 
 
 def test_pictures_hold_the_users_words() -> None:

@@ -35,15 +35,20 @@ from ovseg_cli.core.demo.plan import (
 )
 from ovseg_cli.core.demo.training import trained_clip, trained_runs
 from ovseg_cli.core.evaluation.request import resolve
-from ovseg_cli.core.evaluation.results import Result
 from ovseg_cli.core.evaluation.session import find_scored, score
 from ovseg_cli.core.files import make_folder, write_text
+from ovseg_cli.core.page.build import PictureWish, page_of
+from ovseg_cli.core.page.write import FILE, write_page
 from ovseg_cli.core.report.cells import Table
 from ovseg_cli.core.report.compare import difference_table
 from ovseg_cli.core.report.formats import render
 from ovseg_cli.core.report.grouping import Group
+from ovseg_cli.core.report.request import Comparison, Stored
 from ovseg_cli.core.report.tables import View, result_table
 from ovseg_cli.core.reporter import Reporter
+
+PAGE_PICTURES = {False: 12, True: 4}
+"""Pictures on the page, whole demo and `--quick`."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,7 @@ class DemoOutcome:
     seconds: float
     next_steps: tuple[tuple[str, str], ...]
     notes: tuple[str, ...] = ()
+    page: Path | None = None
 
     def record(self) -> dict[str, Any]:
         """The outcome as plain data."""
@@ -64,6 +70,7 @@ class DemoOutcome:
             "schema": 1,
             "tables": tables,
             "pictures": pictures,
+            "page": None if self.page is None else str(self.page),
             "notes": list(self.notes),
             "seconds": round(self.seconds, 1),
         }
@@ -93,17 +100,22 @@ def run_demo(request: DemoRequest, reporter: Reporter) -> DemoOutcome:
     tuned = trained_runs(clips, request, reporter)
     rows = rows_of(request)
     reporter.say(f"{steps - 1}/{steps} score: {len(rows)} rows on {DATA}")
-    groups = [_scored(row, clips, tuned, request, reporter) for row in rows]
+    stored = [_scored(row, clips, tuned, request, reporter) for row in rows]
+    groups: list[Group] = [[one.result for one in own] for own in stored]
     tables = _tables(rows, groups, request)
     write_text(request.out / "table.md", render(tables, "markdown"))
-    reporter.say(f"{steps}/{steps} draw: pictures, labelled by each row and by your words")
+    reporter.say(f"{steps}/{steps} draw: pictures, labelled by each row and by your words, and a page of it all")
     pictures = [
         comparison_picture(clips[0], tuned[0], request, reporter),
         sensitivity_picture(clips[0], tuned[0], request, reporter),
         *word_pictures(words, clips[0], request, reporter),
     ]
+    everything = tuple(one for own in stored for one in own)
+    compared = Comparison(everything, tuple(groups), labels=tuple(row.caption for row in rows))
+    wish = PictureWish(PAGE_PICTURES[request.quick], gpus=request.gpus)
+    page = write_page(page_of(compared, tables, wish, request.folders, reporter), request.out / FILE)
     seconds = time.monotonic() - started
-    return DemoOutcome(tuple(tables), tuple(pictures), seconds, _next_steps(request), PICTURE_NOTES)
+    return DemoOutcome(tuple(tables), tuple(pictures), seconds, _next_steps(request), PICTURE_NOTES, page)
 
 
 def estimate(seeds: int) -> str:
@@ -116,13 +128,13 @@ def estimate(seeds: int) -> str:
 
 def _scored(
     row: Row, clips: Sequence[str], tuned: Sequence[dict[str, Path]], request: DemoRequest, reporter: Reporter
-) -> list[Result]:
+) -> list[Stored]:
     """Score one row on every CLIP; the seed of a result is that of its CLIP."""
     results = []
     for seed, clip in enumerate(clips):
         planned = resolve(eval_request(row, clip, seed, tuned[seed], request), request.folders, reporter)
-        stored = find_scored(planned, request.folders, reporter)
-        results.append((stored or score(planned, request.folders, reporter)[0]).result)
+        found = find_scored(planned, request.folders, reporter) or score(planned, request.folders, reporter)[0]
+        results.append(Stored(found.result, found.path))
     return results
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from ovseg_cli.core.methods.build import FIRST_STEP
 from ovseg_cli.core.page.document import Curves, Line
 from ovseg_cli.core.page.rows import Row, members_of
-from ovseg_cli.core.runs import HOST, Run
+from ovseg_cli.core.runs import HOST
 from ovseg_cli.core.training.curves import panels_of
 from ovseg_cli.core.training.loop import LOG
 from ovseg_cli.core.training.metrics_log import read_log
@@ -58,16 +58,17 @@ def _title(panel: str, name: str) -> str:
 
 
 def _logs(rows: Sequence[Row]) -> Iterator[tuple[str, Path]]:
-    """Yield the logs of all runs and of those inside them, each once, with what their lines are called."""
-    seen = set()
-    for member in members_of(rows):
-        if member.run is None or member.run.path.absolute() in seen:
-            continue
-        seen.add(member.run.path.absolute())
-        yield from _logs_of(member.label, member.run)
+    """Yield the logs of all runs and of those inside them, each once, with what their lines are called.
 
-
-def _logs_of(label: str, run: Run) -> Iterator[tuple[str, Path]]:
-    yield label, run.path / LOG
-    for folder, words in INSIDE.items():
-        yield f"{label}, {words}", run.path / folder / LOG
+    A host has a row of its own where it was scored, and is called by it then.
+    """
+    trained = [(member.label, member.run) for member in members_of(rows) if member.run]
+    logs = [(label, run.path / LOG) for label, run in trained]
+    logs += [
+        (f"{label}, {words}", run.path / folder / LOG) for label, run in trained for folder, words in INSIDE.items()
+    ]
+    seen: set[Path] = set()
+    for label, log in logs:
+        if log.is_file() and log.resolve() not in seen:
+            seen.add(log.resolve())
+            yield label, log
