@@ -95,7 +95,7 @@ def read_classes(classes: Names) -> list[list[str]]:
     Raises:
         UsageError: As `parse_classes`.
     """
-    rows, where = _rows(classes)
+    rows, where = split_classes(classes)
     synonyms = [_clean(row, where) for row in rows]
     if not synonyms:
         raise UsageError(f"{where}: there is no class in it.", _SHOW)
@@ -105,7 +105,12 @@ def read_classes(classes: Names) -> list[list[str]]:
     return synonyms
 
 
-def _rows(classes: Names) -> tuple[list[list[str]], str]:
+def split_classes(classes: Names) -> tuple[list[list[str]], str]:
+    """Cut a list into the names of each class, as they stand there, unchecked; and say where it stood.
+
+    Raises:
+        UsageError: A file that cannot be read or mixes commas into its lines, a text without any name.
+    """
     if isinstance(classes, Path) or (isinstance(classes, str) and classes.strip().lower().endswith(".txt")):
         path = Path(classes) if isinstance(classes, Path) else Path(classes.strip())
         return _read_file(path), str(path)
