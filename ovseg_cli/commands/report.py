@@ -99,8 +99,9 @@ def report(
         str | None,
         typer.Option(
             metavar="GENERATOR|CACHE",
-            help="With --figures mask-sensitivity: masks of a cache instead of changed ground-truth regions; with "
-            "masks and nearest: others than those of the run's training; with calibration: which named masks.",
+            help="With --figures mask-sensitivity: proposals of a generator, a cache or a run (of maft: its host's) "
+            "instead of changed ground-truth regions, measured picture by picture too; with masks and nearest: others "
+            "than those of the run's training; with calibration: which named masks.",
         ),
     ] = None,
     limit: Annotated[
@@ -196,7 +197,8 @@ def report(
 
         wanted = FigureRequest(tuple(results), data, subset, out, limit, proposals, gpus, tuple(picture or ()))
         drawn = _draw(figures, wanted, folders(data_root, runs), reporter)
-        views.show_report([drawn.table], format, None)
+        tables = [drawn.table, *drawn.further, *(drawn.details if format in ("csv", "json") else ())]
+        views.show_report(tables, format, None)
         for path in drawn.pictures:
             console.say(f"wrote {path}")
         return

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from ovseg_cli.core.evaluation.sensitivity_results import MaskSensitivity
@@ -55,14 +56,20 @@ def test_cache_of_proposals_takes_the_place_of_changed_masks(cli, run, tmp_path,
     others_caches = shutil.ignore_patterns("proposals")  # other tests leave some in the world that all share
     shutil.copytree(world / "datasets", tmp_path / "datasets", symlinks=True, ignore=others_caches)
     monkeypatch.setenv("OVSEG_DATA", str(tmp_path / "datasets"))
-    none = cli("report", run, *FIGURES, "--proposals", "superpixels")
-    assert none.code == 3 and "ovseg propose superpixels" in none.err
-    made = cli("propose", "superpixels", "--data", "toy", "--subset", "val", "--limit", "2", "--workers", "1")
-    assert made.code == 0, made.err
-    answer = cli("report", run, *FIGURES, "--proposals", "superpixels", "--limit", "2")
-    assert answer.code == 0, answer.err
+    asked = ("report", run, *FIGURES, "--proposals", "superpixels", "--limit", "2", "--format", "json")
+    live = cli(*asked)
+    assert live.code == 0 and "ovseg propose superpixels" in " ".join(live.err.split()), live.err
     measured = MaskSensitivity.load(run / "results" / f"{STEM}-proposals.json")
     assert {kind for region in measured.regions for kind in region.kinds} == {"proposal"}
+    regions, proposals, pictures = json.loads(live.out)["tables"]
+    assert [row["distance"] for row in pictures["rows"]] == [one.distance for one in measured.pictures]
+    assert proposals["rows"][0]["distance"] == pytest.approx(np.mean([row["distance"] for row in pictures["rows"]]))
+    assert len(regions["rows"]) == 2 and len(list(run.glob(f"{STEM}-proposals*.png"))) == 3
+    made = cli("propose", "superpixels", "--data", "toy", "--subset", "val", "--limit", "2", "--workers", "1")
+    assert made.code == 0, made.err
+    assert cli(*asked).out == live.out, "masks of the cache are those that were made on the way"
+    short = cli(*asked[:-2])
+    assert short.code == 0 and "Proposals of a picture" in short.out and "picture by picture" not in short.out
 
 
 @pytest.mark.parametrize(

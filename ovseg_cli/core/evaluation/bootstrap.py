@@ -5,7 +5,7 @@ computed from these, as it is for the whole data set. The interval holds the mid
 bootstrap, Efron & Tibshirani 1993, ch. 13). It says how the score varies with the pictures, not with training seeds.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,6 +92,34 @@ def difference(
     drawn_base = _resampled_scores(baseline, scores, resamples, seed)
     gaps = {name: float(score(result.areas)) - float(score(baseline.areas)) for name, score in scores.items()}
     return {name: _interval(gap, drawn[name] - drawn_base[name], level) for name, gap in gaps.items()}
+
+
+def mean_difference(
+    values: Sequence[float],
+    baseline: Sequence[float],
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    level: float = LEVEL,
+) -> Interval:
+    """Return the mean over pictures of value − baseline with its paired interval, in the unit of the values.
+
+    Args:
+        values: One a picture.
+        baseline: Of the same pictures, in the same order.
+        resamples: How many resamples are drawn; 0: no interval.
+        seed: Of the draws.
+        level: Share of the resamples inside the interval, 0 to 1.
+    """
+    gaps = np.asarray(values, np.float64) - np.asarray(baseline, np.float64)
+    if not len(gaps):
+        return Interval(float("nan"), float("nan"), float("nan"))
+    return _interval(float(gaps.mean()), picture_draws(len(gaps), resamples, seed) @ gaps / len(gaps), level)
+
+
+def picture_draws(pictures: int, resamples: int, seed: int) -> NDArray[np.float64]:
+    """How often each picture is drawn, (resamples, pictures): what `resampled_areas` sums up by."""
+    generator = np.random.default_rng(seed)
+    return generator.multinomial(pictures, np.full(pictures, 1 / pictures), size=resamples).astype(np.float64)
 
 
 def check_paired(result: Result, baseline: Result) -> None:

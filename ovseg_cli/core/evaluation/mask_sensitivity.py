@@ -1,13 +1,13 @@
 """How much do a mask's class scores change when the mask changes? MAFT's argument, measured on ground-truth regions.
 
 A region is all pixels of a class in a picture (one below 1/200 of the labelled pixels is left out). A method names the
-region itself and changed masks of it (mask_series.py), or the masks of a cache. For each mask two numbers are kept: its
-IoU with the region, and the probability of the region's class, by a softmax of the method's logits over all classes.
-What is made of them stands in sensitivity_results.py.
+region itself and changed masks of it (mask_series.py). For each mask two numbers are kept: its IoU with the region, and
+the probability of the region's class, by a softmax of the method's logits over all classes. What is made of them stands
+in sensitivity_results.py; the proposals of whole pictures are measured in proposal_sensitivity.py.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,11 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ovseg_cli.core.data.dataset import SegmentationData
-from ovseg_cli.core.evaluation.mask_series import MaskSeries, mask_series, overlaps
-from ovseg_cli.core.evaluation.mask_sources import binary_masks
+from ovseg_cli.core.evaluation.mask_series import MaskSeries, mask_series
 from ovseg_cli.core.evaluation.sensitivity_results import DIGITS, RegionScores
 from ovseg_cli.core.files import digest_of
-from ovseg_cli.core.proposals.store import ProposalStore
 from ovseg_cli.core.reporter import Reporter
 from ovseg_cli.core.types import Sample, TextFeatures
 
@@ -42,7 +40,6 @@ def measure(
     data: SegmentationData,
     text: TextFeatures,
     reporter: Reporter,
-    store: ProposalStore | None = None,
     what: str = "masks",
 ) -> tuple[RegionScores, ...]:
     """Let a method name the changed masks of each region of each picture.
@@ -52,18 +49,16 @@ def measure(
         data: Pictures with labels.
         text: Features of all classes.
         reporter: Shows progress.
-        store: Masks of these pictures that are named instead of changed ones, or None.
         what: Name of the progress.
 
     Raises:
-        DataError: A file is missing or broken, or the store has no entry for a picture.
+        DataError: A file is missing or broken.
     """
     found: list[RegionScores] = []
     for index in reporter.track(range(len(data)), f"{what}: right to wrong", len(data)):
         sample = data[index]
-        probes = regions_of(sample, data.ignore_label)
-        drawn = _series(probes, sample) if store is None else _proposals(probes, sample, store)
-        found += _scores(method, sample, text, list(drawn))
+        probes = [(region, series_of(region, sample)) for region in regions_of(sample, data.ignore_label)]
+        found += _scores(method, sample, text, probes)
     return tuple(found)
 
 
@@ -98,20 +93,6 @@ def series_of(region: Region, sample: Sample) -> MaskSeries:
 Probe = tuple[Region, MaskSeries]
 
 
-def _series(regions: Sequence[Region], sample: Sample) -> Iterator[Probe]:
-    return ((region, series_of(region, sample)) for region in regions)
-
-
-def _proposals(regions: Sequence[Region], sample: Sample, store: ProposalStore) -> Iterator[Probe]:
-    """The same masks for each region; IoU counts labelled pixels only. Masks below one half everywhere are left out."""
-    size = int(sample.image.shape[-2]), int(sample.image.shape[-1])
-    binary = binary_masks(store.read(sample.name), size)
-    binary = binary[binary.any((1, 2))]
-    for region in regions:
-        ious = overlaps(binary & region.valid, region.mask)
-        yield region, MaskSeries(binary, ("proposal",) * len(binary), ious)
-
-
 @torch.no_grad()
 def mask_probabilities(method: Namer, image: Tensor, masks: NDArray[np.bool_], text: TextFeatures) -> Tensor:
     """Name masks.
@@ -134,30 +115,33 @@ def mask_probabilities(method: Namer, image: Tensor, masks: NDArray[np.bool_], t
 
 
 def _scores(method: Namer, sample: Sample, text: TextFeatures, probes: list[Probe]) -> Iterator[RegionScores]:
-    """Name the masks of all regions of a picture at once; shared masks once. A region needs masks of two IoUs."""
+    """Name the masks of all regions of a picture at once. A region needs masks of two IoUs."""
     probes = [(region, series) for region, series in probes if len(series.ious) > 1 and np.ptp(series.ious) > 0]
-    sets = {id(series.masks): series.masks for _, series in probes}
-    if not sets:
+    if not probes:
         return
-    named = mask_probabilities(method, sample.image, np.concatenate(list(sets.values())), text)
-    by_set = dict(zip(sets, named.split([len(masks) for masks in sets.values()]), strict=True))
-    for region, series in probes:
-        own = by_set[id(series.masks)]
-        yield RegionScores(
-            sample.name,
-            region.class_id,
-            series.kinds,
-            _rounded(series.ious),
-            _rounded(own[:, region.class_id].numpy()),
-            round(_mean_distance(own), DIGITS),
-        )
+    named = mask_probabilities(method, sample.image, np.concatenate([series.masks for _, series in probes]), text)
+    for (region, series), own in zip(probes, named.split([len(series.masks) for _, series in probes]), strict=True):
+        yield region_scores(sample, region, series, own)
 
 
-def _mean_distance(probabilities: Tensor) -> float:
-    """Mean total variation of all pairs of rows."""
+def region_scores(sample: Sample, region: Region, series: MaskSeries, named: Tensor) -> RegionScores:
+    """Keep what was said of the N masks of a region; `named` holds their class probabilities, (N, K)."""
+    return RegionScores(
+        sample.name,
+        region.class_id,
+        series.kinds,
+        rounded(series.ious),
+        rounded(named[:, region.class_id].numpy()),
+        round(mean_distance(named), DIGITS),
+    )
+
+
+def mean_distance(probabilities: Tensor) -> float:
+    """Mean total variation of all pairs of rows, two or more."""
     number = len(probabilities)
     return float(torch.cdist(probabilities, probabilities, p=1).sum() / 2 / (number * (number - 1)))
 
 
-def _rounded(values: NDArray[np.float64]) -> tuple[float, ...]:
+def rounded(values: NDArray[np.float64]) -> tuple[float, ...]:
+    """Round what is kept."""
     return tuple(round(float(value), DIGITS) for value in values)

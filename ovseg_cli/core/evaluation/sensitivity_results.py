@@ -5,9 +5,10 @@
 * *distance*: total variation, Σ |p - q| / 2, of the class probabilities of two masks of one region, 0 to 1; averaged
   over pairs of masks, then over regions. 0: the mask changes nothing.
 * *bins*: probabilities by IoU, the masks of all regions together.
+
+Where the masks were proposals there is more to say of each picture: proposal_scores.py.
 """
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,10 +17,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ovseg_cli.core.errors import DataError
-from ovseg_cli.core.files import read_json, write_text
+from ovseg_cli.core.evaluation.measurement_files import MeasurementFile
+from ovseg_cli.core.evaluation.proposal_scores import PictureScores, summarise
 
-SCHEMA, KIND = 1, "ovseg-mask-sensitivity"
+FILE = MeasurementFile("ovseg-mask-sensitivity", 1, "mask sensitivity", "mask-sensitivity")
 BINS = 10
 DIGITS = 6  # of what is kept
 Split = Literal["all", "seen", "unseen"]
@@ -95,6 +96,7 @@ class MaskSensitivity:
         regions: What was measured.
         fingerprints: Of weights, data, settings, vocabulary, masks and version: equal where a measurement is the same.
         facts: How it came about: run, command, version, time.
+        pictures: Where the masks were proposals: what was measured of those of each picture.
     """
 
     method: str
@@ -105,6 +107,7 @@ class MaskSensitivity:
     regions: tuple[RegionScores, ...]
     fingerprints: dict[str, str] = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)
+    pictures: tuple[PictureScores, ...] = ()
 
     def of(self, split: Split) -> list[RegionScores]:
         """Regions of all, of seen or of unseen classes."""
@@ -118,17 +121,16 @@ class MaskSensitivity:
         return Summary(len(regions), sum(len(r.ious) for r in regions), means[0], means[1], tuple(_bins(regions)))
 
     def save(self, path: Path) -> None:
-        """Write the measurement, and its summaries for readers without us, as JSON: one line a region.
+        """Write the measurement, and its summaries for readers without us, as JSON: one line a region or picture.
 
         Raises:
             MachineError: The file cannot be written.
         """
         splits: tuple[Split, ...] = ("all", "seen", "unseen")
-        summaries = {split: _plain(self.summary(split)) for split in splits}
-        document = {"schema": SCHEMA, "kind": KIND, "summary": summaries, **asdict(self)}
-        regions = ",\n".join(json.dumps(region, ensure_ascii=False) for region in document.pop("regions"))
-        lines = [f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in document.items()]
-        write_text(path, "{\n" + ",\n".join([*lines, f'"regions": [\n{regions}\n]']) + "\n}\n")
+        summary: dict[str, Any] = {split: asdict(self.summary(split)) for split in splits}
+        if self.pictures:
+            summary["proposals"] = asdict(summarise(self.pictures))
+        FILE.save(path, {"summary": summary, **asdict(self)}, ("regions", "pictures"))
 
     @classmethod
     def load(cls, path: Path) -> "MaskSensitivity":
@@ -137,14 +139,7 @@ class MaskSensitivity:
         Raises:
             DataError: The file is missing, broken, of another schema or of another kind.
         """
-        mend = "Delete it; it is measured again by: ovseg report RUN --figures mask-sensitivity"
-        document = read_json(path, "the measurement of mask sensitivity", mend)
-        try:
-            if document["kind"] != KIND or document["schema"] != SCHEMA:
-                raise DataError(f"{path}: is no measurement of mask sensitivity of schema {SCHEMA}.", mend)
-            return _read(document)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(f"{path}: is broken ({type(error).__name__}: {error}).", mend) from error
+        return FILE.load(path, _read)
 
 
 def _bins(regions: Sequence[RegionScores]) -> Iterator[Bin]:
@@ -157,11 +152,6 @@ def _bins(regions: Sequence[RegionScores]) -> Iterator[Bin]:
         low, high = np.quantile(own, [0.25, 0.75])
         edges = int(place) / BINS, (int(place) + 1) / BINS
         yield Bin(*edges, len(own), float(own.mean()), (float(low), float(high)))
-
-
-def _plain(summary: Summary) -> dict[str, Any]:
-    """JSON has no NaN."""
-    return {key: None if isinstance(v, float) and math.isnan(v) else v for key, v in asdict(summary).items()}
 
 
 def _read(document: dict[str, Any]) -> MaskSensitivity:
@@ -182,4 +172,5 @@ def _read(document: dict[str, Any]) -> MaskSensitivity:
             raise ValueError(f"a region of '{region.picture}' does not fit together")
     plain = {name: document[name] for name in ("method", "data", "subset", "fingerprints", "facts")}
     names, unseen = tuple(document["class_names"]), tuple(bool(flag) for flag in document["unseen"])
-    return MaskSensitivity(**plain, class_names=names, unseen=unseen, regions=regions)
+    pictures = tuple(PictureScores.of_plain(one, len(names)) for one in document.get("pictures", ()))
+    return MaskSensitivity(**plain, class_names=names, unseen=unseen, regions=regions, pictures=pictures)

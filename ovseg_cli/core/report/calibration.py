@@ -9,8 +9,8 @@ from ovseg_cli.core.evaluation.mask_results import MaskResult
 from ovseg_cli.core.registry import METHODS
 from ovseg_cli.core.report.calibration_figure import draw_calibration
 from ovseg_cli.core.report.cells import Cell, Column, Table
+from ovseg_cli.core.report.drawing import check_number
 from ovseg_cli.core.report.figure_inputs import FigureReport, FigureRequest, named_runs
-from ovseg_cli.core.report.sensitivity_figure import check_number
 from ovseg_cli.core.reporter import Reporter
 from ovseg_cli.core.runs import Run
 from ovseg_cli.core.runtime import Folders

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ovseg_cli.core.evaluation.calibration import BINS, Calibration
 from ovseg_cli.core.evaluation.mask_results import MaskResult
-from ovseg_cli.core.report.sensitivity_figure import LOOKS, check_number, new_figure, save_figure
+from ovseg_cli.core.report.drawing import LOOKS, check_number, new_figure, plain_axes, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +53,7 @@ def _lines(axes: "Axes", name: str, models: Sequence[tuple[str, Calibration]]) -
     axes.set_title(name, fontsize=10)
     axes.set(xlim=(0, 1), ylim=(0, 1))
     axes.legend(fontsize=8, loc="upper left", framealpha=0.85, edgecolor="none")
-    _plain(axes)
+    plain_axes(axes)
 
 
 def _shares(axes: "Axes", models: Sequence[Calibration]) -> None:
@@ -63,11 +63,4 @@ def _shares(axes: "Axes", models: Sequence[Calibration]) -> None:
         shares = {round(part.low * BINS): part.masks / found.masks for part in found.bins}
         heights = [shares.get(place, 0.0) for place in range(BINS)]
         axes.stairs(heights, edges, color=color, linestyle=dash, linewidth=1.4)
-    _plain(axes)
-
-
-def _plain(axes: "Axes") -> None:
-    axes.tick_params(labelsize=8)
-    axes.grid(alpha=0.25, linewidth=0.6)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    plain_axes(axes)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ovseg_cli.core.evaluation.bootstrap import LEVEL, Interval, resampled_areas
+from ovseg_cli.core.evaluation.bootstrap import LEVEL, Interval, picture_draws, resampled_areas
 from ovseg_cli.core.evaluation.metrics import Floats, Score
 from ovseg_cli.core.evaluation.results import Result
 
@@ -85,15 +85,9 @@ def _drawn(readings: Sequence[Reading], resamples: int, seed: int) -> list[NDArr
         for part, i in zip(parts, pooled, strict=True):
             found[i] = np.concatenate(part)
         for i in set(own) - set(pooled):
-            drawn = draws(len(result.images), resamples, seed)
+            drawn = picture_draws(len(result.images), resamples, seed)
             found[i] = _mean_of(readings[i].score(result.counts.areas()), drawn)
     return found
-
-
-def draws(pictures: int, resamples: int, seed: int) -> NDArray[np.float64]:
-    """How often each picture is drawn, (resamples, pictures): the draws of `bootstrap.resampled_areas`."""
-    generator = np.random.default_rng(seed)
-    return generator.multinomial(pictures, np.full(pictures, 1 / pictures), size=resamples).astype(np.float64)
 
 
 def _mean_of(values: Floats, weights: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -45,10 +45,19 @@ class FigureRequest:
 
 @dataclass(frozen=True)
 class FigureReport:
-    """What was found: a table, and the pictures that were drawn."""
+    """What was found.
+
+    Attributes:
+        table: The main table.
+        pictures: Those that were drawn.
+        further: Tables below the main one.
+        details: Tables too long to read: in CSV and JSON alone.
+    """
 
     table: Table
     pictures: tuple[Path, ...]
+    further: tuple[Table, ...] = ()
+    details: tuple[Table, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ovseg_cli.core.report.drawing import new_figure, save_figure
 from ovseg_cli.core.report.label_places import Box, place_labels
-from ovseg_cli.core.report.sensitivity_figure import new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

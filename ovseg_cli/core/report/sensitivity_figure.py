@@ -1,33 +1,18 @@
 """The figure of mask sensitivity: how probable is a region's class while its mask goes from wrong to right?
 
-One line a model (mean), a band for the middle half of the masks, one panel for seen and one for unseen classes. Lines
-differ in colour (Okabe and Ito's, for all kinds of colour vision), dash and marker, so that a print in grey is enough.
+One line a model (mean), a band for the middle half of the masks, one panel for seen and one for unseen classes.
 """
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from ovseg_cli.core.errors import UsageError
 from ovseg_cli.core.evaluation.sensitivity_results import MaskSensitivity, Split, Summary
-from ovseg_cli.core.files import write_bytes
+from ovseg_cli.core.report.drawing import LOOKS, check_number, new_figure, plain_axes, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-LOOKS = (
-    ("#0072B2", "o", "--"),
-    ("#D55E00", "s", "-"),
-    ("#009E73", "^", "-."),
-    ("#CC79A7", "D", ":"),
-    ("#E69F00", "v", "--"),
-    ("#56B4E9", "P", "-"),
-    ("#000000", "X", "-."),
-    ("#7F7F7F", "*", ":"),
-)
-"""Colour, marker, dash of the models, in order."""
 _MOST_BANDS = 3  # of more models the bands would hide each other; of those no band is drawn
 
 
@@ -60,33 +45,6 @@ def draw_figure(models: Sequence[tuple[str, MaskSensitivity]], picture: Path, ti
     save_figure(figure, picture)
 
 
-def check_number(models: Sequence[object]) -> None:
-    """A figure has as many looks as it has.
-
-    Raises:
-        UsageError: There are more models, or none.
-    """
-    if not 0 < len(models) <= len(LOOKS):
-        raise UsageError(f"a figure of {len(models)} models cannot be read.", f"Name one to {len(LOOKS)}.")
-
-
-def new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> "Figure":
-    """Make a figure of a size in inches, without touching pyplot or a display."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=160, layout=layout, facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def save_figure(figure: "Figure", picture: Path) -> None:
-    """Write a figure as a PNG, whole or not at all."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png")
-    write_bytes(picture, stream.getvalue())
-
-
 def panels_of(measurements: Sequence[MaskSensitivity]) -> list[tuple[Split, str]]:
     """A panel for seen and one for unseen classes; one for all where there are no unseen ones."""
     both: list[tuple[Split, str]] = [("seen", "seen classes"), ("unseen", "unseen classes")]
@@ -108,9 +66,6 @@ def _panel(axes: "Axes", name: str, summaries: Sequence[tuple[str, Summary]]) ->
     axes.set_title(name, fontsize=10)
     axes.set(xlim=(0, 1), ylim=(0, 1))
     axes.set_xlabel("IoU of the mask with the region", fontsize=9)
-    axes.tick_params(labelsize=8)
-    axes.grid(alpha=0.25, linewidth=0.6)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    plain_axes(axes)
     place = (0.0, 1.0) if len(summaries) <= _MOST_BANDS else (0.0, -0.13)
     axes.legend(fontsize=8.5, loc="upper left", bbox_to_anchor=place, framealpha=0.85, edgecolor="none")

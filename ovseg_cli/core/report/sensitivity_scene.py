@@ -16,7 +16,7 @@ from torch import Tensor
 from ovseg_cli.core.data.dataset import SegmentationData
 from ovseg_cli.core.evaluation.mask_sensitivity import Region, regions_of, series_of
 from ovseg_cli.core.evaluation.mask_series import overlaps
-from ovseg_cli.core.report.sensitivity_figure import LOOKS, check_number, new_figure, save_figure
+from ovseg_cli.core.report.drawing import LOOKS, check_number, new_figure, save_figure
 from ovseg_cli.core.types import Sample
 
 if TYPE_CHECKING:

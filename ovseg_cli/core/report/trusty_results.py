@@ -3,20 +3,18 @@
 The map is M_A = 1 - w of TagCLIP's paper, 0 to 1: bright where a model trusts that it sees what it was trained on.
 """
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ovseg_cli.core.errors import DataError
-from ovseg_cli.core.files import read_json, write_text
+from ovseg_cli.core.evaluation.measurement_files import MeasurementFile
 
-SCHEMA, KIND = 1, "ovseg-trusty-map"
+FILE = MeasurementFile("ovseg-trusty-map", 1, "trusty maps", "trusty-map")
 DIGITS = 6  # of what is kept
 Part = Literal["seen", "unseen", "unlabelled"]
 PARTS: tuple[Part, ...] = ("seen", "unseen", "unlabelled")
@@ -102,10 +100,7 @@ class TrustyMaps:
             MachineError: The file cannot be written.
         """
         means = {part: asdict(self.mean(part)) for part in PARTS}
-        document = {"schema": SCHEMA, "kind": KIND, "means": means, **asdict(self)}
-        pictures = ",\n".join(_line(picture) for picture in document.pop("pictures"))
-        lines = [f"{json.dumps(key)}: {_line(value)}" for key, value in document.items()]
-        write_text(path, "{\n" + ",\n".join([*lines, f'"pictures": [\n{pictures}\n]']) + "\n}\n")
+        FILE.save(path, {"means": means, **asdict(self)}, ("pictures",))
 
     @classmethod
     def load(cls, path: Path) -> "TrustyMaps":
@@ -114,29 +109,16 @@ class TrustyMaps:
         Raises:
             DataError: The file is missing, broken, of another schema or of another kind.
         """
-        mend = "Delete it; it is measured again by: ovseg report RUN --figures trusty-map"
-        document = read_json(path, "the measurement of trusty maps", mend)
-        try:
-            if document["kind"] != KIND or document["schema"] != SCHEMA:
-                raise DataError(f"{path}: is no measurement of trusty maps of schema {SCHEMA}.", mend)
-            pictures = tuple(
-                PictureMeans(one["name"], *(_read_mean(one[part]) for part in PARTS)) for one in document["pictures"]
-            )
-            method, data, subset = (str(document[key]) for key in ("method", "data", "subset"))
-            told = dict(document["fingerprints"]), dict(document["facts"]), tuple(document.get("notes", ()))
-            return cls(method, data, subset, pictures, *told)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(f"{path}: is broken ({type(error).__name__}: {error}).", mend) from error
+        return FILE.load(path, _read)
 
 
-def _line(value: object) -> str:
-    return json.dumps(_without_nan(value), ensure_ascii=False, allow_nan=False)
-
-
-def _without_nan(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value
+def _read(document: dict[str, Any]) -> TrustyMaps:
+    pictures = tuple(
+        PictureMeans(one["name"], *(_read_mean(one[part]) for part in PARTS)) for one in document["pictures"]
+    )
+    method, data, subset = (str(document[key]) for key in ("method", "data", "subset"))
+    told = dict(document["fingerprints"]), dict(document["facts"]), tuple(document.get("notes", ()))
+    return TrustyMaps(method, data, subset, pictures, *told)
 
 
 def _read_mean(mean: dict[str, float | None]) -> Mean:

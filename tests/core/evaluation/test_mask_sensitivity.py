@@ -14,6 +14,8 @@ from hypothesis.extra.numpy import arrays
 from ovseg_cli.core.errors import DataError
 from ovseg_cli.core.evaluation.mask_sensitivity import mask_probabilities, measure, regions_of, series_of
 from ovseg_cli.core.evaluation.mask_series import KINDS, mask_series, overlaps, shifted
+from ovseg_cli.core.evaluation.mask_sources import StoredMasks
+from ovseg_cli.core.evaluation.proposal_sensitivity import measure_proposals
 from ovseg_cli.core.evaluation.sensitivity_results import MaskSensitivity, RegionScores
 from ovseg_cli.core.proposals.store import ProposalStore
 from ovseg_cli.core.reporter import Silent
@@ -215,10 +217,13 @@ def test_masks_of_a_cache_are_measured_against_every_region(tmp_path):
     store = ProposalStore.create(tmp_path / "store", {"generator": "drawn", "settings": {}})
     sample = pictures[0]
     store.write(sample.name, sample.image, Proposals(masks, torch.ones(3), (4, 4)))
-    first, second = measure(Aware(), pictures, text_of(3), Silent(), store)
+    (first, second), (whole,) = measure_proposals(Aware(), pictures, text_of(3), StoredMasks(store), Silent())
     assert first.kinds == ("proposal", "proposal") and first.ious == (1.0, 0.5)
     assert second.ious == pytest.approx((0, 4 / 15), abs=1e-6)
     assert first.correlation == pytest.approx(1)
+    assert (whole.picture, whole.masks, whole.present) == ("p0", 2, (0, 1))
+    assert whole.distance == first.distance == second.distance
+    assert whole.best_ious == (1.0, 0.5)
 
 
 def measurement():

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ovseg_cli.core.evaluation import metrics
-from ovseg_cli.core.evaluation.bootstrap import difference, resampled_areas
+from ovseg_cli.core.evaluation.bootstrap import difference, picture_draws, resampled_areas
 from ovseg_cli.core.report.explain import explain_tables, variants_of
-from ovseg_cli.core.report.explain_gaps import Reading, draws, gaps
+from ovseg_cli.core.report.explain_gaps import Reading, gaps
 from ovseg_cli.core.report.explain_origin import request_of, turned, typed
 from ovseg_cli.core.report.explain_variants import Knobs, Variant, find, is_sibling, of_pixels
 from ovseg_cli.core.runs import Run
@@ -104,7 +104,7 @@ def test_gaps_have_the_paired_interval_of_the_bootstrap():
 
 def test_means_of_pictures_are_resampled_with_the_same_draws():
     one = random_result(3, pictures=5)
-    counted = draws(5, 40, seed=7) @ one.counts.areas().truth
+    counted = picture_draws(5, 40, seed=7) @ one.counts.areas().truth
     assert np.array_equal(counted, np.concatenate([a.truth for a in resampled_areas(one.counts, 40, 7)]))
 
 

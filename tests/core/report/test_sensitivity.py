@@ -8,12 +8,15 @@ import torch
 from PIL import Image
 
 from ovseg_cli.core.errors import UsageError
+from ovseg_cli.core.evaluation.proposal_scores import PictureScores
 from ovseg_cli.core.evaluation.sensitivity_results import MaskSensitivity, RegionScores
 from ovseg_cli.core.methods.build import ModelChoice
+from ovseg_cli.core.report.drawing import LOOKS
 from ovseg_cli.core.report.figure_inputs import captions_of
-from ovseg_cli.core.report.sensitivity import sensitivity_table
-from ovseg_cli.core.report.sensitivity_figure import LOOKS, draw_figure, panels_of
+from ovseg_cli.core.report.proposals_figure import draw_proposals
+from ovseg_cli.core.report.sensitivity_figure import draw_figure, panels_of
 from ovseg_cli.core.report.sensitivity_scene import MaskScene, draw_scene, find_scene
+from ovseg_cli.core.report.sensitivity_tables import pictures_table, proposals_table, sensitivity_table
 from ovseg_cli.core.runs import Run
 from ovseg_cli.core.types import Sample
 
@@ -69,6 +72,43 @@ def test_table_shows_seen_and_unseen_apart():
     ]
     _, rows = sensitivity_table([("one", drawn(unseen=(False, False)))], "toy val").texts()
     assert [row[1:3] for row in rows] == [["all", "2"]]
+
+
+def named(distance, probability, iou, pictures=3):
+    """The same two proposals in each picture, which holds the classes 0 and 1; the first one is named class 0."""
+    own = tuple(
+        PictureScores(f"p{i}", 2, distance + 0.1 * i, (0, 1), (0, 1), (probability, 0.2), (iou, 0.9), (iou, 0.9))
+        for i in range(pictures)
+    )
+    return MaskSensitivity("m", "toy", "val", ("a", "b"), (False, True), (), pictures=own)
+
+
+def test_table_of_proposals_compares_with_the_first_model_picture_by_picture():
+    table = proposals_table([("frozen", named(0.2, 0.9, 0.1)), ("tuned", named(0.5, 0.9, 0.8))], "toy val", 50)
+    frozen, tuned = table.records()
+    assert (frozen["distance"], frozen["false_positives"], frozen["found"]) == (pytest.approx(0.3), 1, 0)
+    assert frozen["delta_distance"] is None and frozen["confidence"] == pytest.approx(0.9)
+    assert (tuned["delta_distance"], tuned["delta_false_positives"]) == (pytest.approx(0.3), -1)
+    assert tuned["delta_distance_low"] == pytest.approx(0.3) and tuned["delta_distance_marked"]
+    assert (tuned["true_positives"], tuned["found"], tuned["confidence"]) == (1, 50, None)
+    alone = proposals_table([("frozen", named(0.2, 0.9, 0.1))], "toy val")
+    assert "Δ" not in " ".join(alone.notes) and "Δ" not in alone.texts()[0]
+
+
+def test_table_of_pictures_has_a_row_a_model_and_picture():
+    rows = pictures_table([("frozen", named(0.2, 0.9, 0.1)), ("tuned", named(0.5, 0.9, 0.8))], "toy val").records()
+    assert [(row["model"], row["picture"]) for row in rows[2:4]] == [("frozen", "p2"), ("tuned", "p0")]
+    assert rows[0] == {
+        "picture": "p0", "model": "frozen", "masks": 2, "labelled": 2, "distance": 0.2, "false_positives": 1,
+        "true_positives": 0, "classes": 2, "found": 0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_figure_of_proposals_draws_one_model_two_and_more(tmp_path, number):
+    models = [(f"model {i}", named(0.1 + 0.2 * i, 0.9, 0.8)) for i in range(number)]
+    draw_proposals(models, tmp_path / "a.png", "title")
+    assert as_rgb(LOOKS[number - 1][0]) in colored(tmp_path / "a.png")
 
 
 class Pictures(list):
