@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from ovseg_cli.core.errors import DataError, UsageError
-from ovseg_cli.core.evaluation.evaluate import STAGES, describe_readout, evaluate
+from ovseg_cli.core.evaluation.evaluate import STAGES, describe_readout, evaluate, read_readout
 from ovseg_cli.core.evaluation.result_files import to_document
 from ovseg_cli.core.evaluation.results import Facts, Result
 from ovseg_cli.core.reporter import Silent
@@ -130,6 +130,20 @@ def test_candidates_are_described_by_their_set():
     found = [describe_readout(Readout(candidates=c), VOCABULARY)["candidates"] for c in (None, (3, 2), (0, 1), (1, 2))]
     assert found == ["all", "unseen", "seen", [1, 2]]
     assert describe_readout(Readout(candidates=(0, 1, 2, 3)), VOCABULARY)["candidates"] == "all"
+
+
+@pytest.mark.parametrize(
+    "readout",
+    [
+        Readout(),
+        Readout(candidates=tuple(VOCABULARY.unseen_ids)),
+        Readout(candidates=(0, 1, 2)),
+        Readout(seen_penalty=0.2, seen_ids=tuple(VOCABULARY.seen_ids)),
+        Readout(softmax_scale=40.0, threshold=0.3, background=VOCABULARY.background),
+    ],
+)
+def test_a_stored_protocol_is_read_back(readout):
+    assert read_readout(describe_readout(readout, VOCABULARY), VOCABULARY) == readout
 
 
 def test_below_chance_stops_with_the_likely_causes():
