@@ -165,18 +165,14 @@ def _explain_trainer(name: str) -> Explanation:
 
 def _explain_data(spec: "Spec", split: "ClassSplit | None") -> Explanation:
     from ovseg_cli.core.data.download_text import download_fact
+    from ovseg_cli.core.data.protocol import label_facts, split_facts
 
     facts = [("task", spec.task), ("classes", str(spec.num_classes))]
-    facts.append(("ignore label", "none" if spec.ignore_label is None else str(spec.ignore_label)))
-    background = f"train id {spec.background.train_id}: {spec.background.meaning}" if spec.background else "none"
-    facts.append(("background", background))
+    facts += label_facts(spec)
     for subset, part in spec.subsets.items():
         count = "no official count" if part.images is None else f"{part.images:,} images"
         facts.append((f"subset {subset}", f"{count}{'; ' + part.note if part.note else ''}"))
-    if spec.encoding:
-        facts.append(
-            ("labels", f"{spec.encoding.kind}; {spec.encoding.values or spec.encoding.note or ''}".rstrip("; "))
-        )
+    facts += split_facts(spec)
     if spec.license:
         facts.append(("license", f"annotations: {spec.license.annotations}; images: {spec.license.images}"))
     if spec.preset.templates:
