@@ -31,7 +31,7 @@ def show(
     what: Annotated[
         str | None,
         typer.Argument(
-            metavar="[CLASSES]",
+            metavar="CLASSES",
             help="After `vocabulary`: a data set, a file of names, names with commas, or a run folder.",
             autocompletion=options.complete_data,
         ),

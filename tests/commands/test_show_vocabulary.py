@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -83,6 +85,15 @@ def test_run_whose_weights_are_elsewhere_still_says_what_names_say(cli, run):
     answer = cli("show", "vocabulary", run)
     assert answer.code == 0 and "features are not compared" in answer.err and "Truly novel classes" in answer.out
     assert cli("show", "vocabulary", run, "--clip", "./gone.safetensors").code == 4
+
+
+def test_names_are_looked_over_without_torch(tmp_path):
+    code = (
+        "import sys\nfrom ovseg_cli.app import app\nsys.argv = ['ovseg', 'show', 'vocabulary', 'cup, cups']\n"
+        "try:\n    app(prog_name='ovseg')\nfinally:\n    print('TORCH', 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert "plural" in done.stdout and "TORCH False" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("data", spec_names())

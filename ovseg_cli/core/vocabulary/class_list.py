@@ -109,10 +109,12 @@ def _of_data(data: tuple[str, str | None], folders: "Folders", variant: str | No
 def _variant_of(run: Run | None, variants: Sequence) -> str | None:
     """The names that the method of a run reads, where its paper has its own."""
     from ovseg_cli.core import registry
-    from ovseg_cli.core.methods.texts import default_names
 
     if run is None or run.method not in registry.METHODS:
         return None
+
+    from ovseg_cli.core.methods.texts import default_names  # imports torch
+
     return default_names(registry.METHODS[run.method].load(), [variant.id for variant in variants])
 
 

@@ -14,7 +14,6 @@ from ovseg_cli.core.vocabulary.job import Job, LintRequest
 from ovseg_cli.core.vocabulary.model_findings import ModelFindings, model_findings
 from ovseg_cli.core.vocabulary.names import general_findings, list_findings, name_findings
 from ovseg_cli.core.vocabulary.relations import relations_within
-from ovseg_cli.core.vocabulary.run_results import novelty_of_run, results_of_run, takers
 from ovseg_cli.core.vocabulary.thesaurus import shipped
 from ovseg_cli.core.vocabulary.training import training_of
 
@@ -79,12 +78,15 @@ def lint(request: LintRequest, folders: "Folders", reporter: "Reporter") -> Lint
     training = training_of(classes, request.against, folders)
     job = Job(request, classes, training, relations_within(classes.rows, shipped()))
     model = _ask_model(job, folders, reporter)
-    results = results_of_run(classes, folders)
     findings = [*classes.refused, *_of_names(job, model), *_of_training(job, model), *model.findings]
-    findings += takers(classes, results)
-    return LintReport(
-        classes, tuple(ordered(findings)), _facts(job, model, findings), novelty_of_run(job, model, results)
-    )
+    novelty = None
+    if classes.run is not None:
+        from ovseg_cli.core.vocabulary.run_results import novelty_of_run, results_of_run, takers  # imports torch
+
+        results = results_of_run(classes, folders)
+        findings += takers(classes, results)
+        novelty = novelty_of_run(job, model, results)
+    return LintReport(classes, tuple(ordered(findings)), _facts(job, model, findings), novelty)
 
 
 def _ask_model(job: Job, folders: "Folders", reporter: "Reporter") -> ModelFindings:

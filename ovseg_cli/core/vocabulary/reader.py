@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ovseg_cli.core.types import Vocabulary
 from ovseg_cli.core.vocabulary.class_list import ClassList
 from ovseg_cli.core.vocabulary.features import Features, Yardstick, yardstick
 from ovseg_cli.core.vocabulary.words import plural
@@ -38,6 +37,7 @@ class Reader:
     def read(self, texts: Sequence[Sequence[str]]) -> Features:
         """Return (K, D) float64 features, unit length; synonyms are averaged, as methods do."""
         from ovseg_cli.core.clip.text import text_features
+        from ovseg_cli.core.types import Vocabulary
 
         if not texts:
             return np.zeros((0, self.clip.embed_dim))
@@ -98,14 +98,15 @@ def find_reader(
         UsageError: There is no such model.
         MachineError: Its weights are missing.
     """
-    from ovseg_cli.core import registry
+    spec = classes.choice.spec if classes.choice else None
+    if not any((model, clip, pretrained, classes.run, spec and spec.preset.clip)):
+        return None
+
+    from ovseg_cli.core import registry  # what follows imports torch
     from ovseg_cli.core.clip.model import load_clip
     from ovseg_cli.core.methods.build import choose_model
     from ovseg_cli.core.methods.texts import default_templates
 
-    spec = classes.choice.spec if classes.choice else None
-    if not any((model, clip, pretrained, classes.run, spec and spec.preset.clip)):
-        return None
     named = model or (_as_model(classes) if clip is None and pretrained is None else PLAIN)
     choice = choose_model(named, folders.runs, spec, clip, pretrained)
     method = registry.METHODS[choice.method].load()
