@@ -20,14 +20,12 @@ class Plot:
         bar: Start and length of a bar; None draws a dot.
         dot: Where the value is.
         whisker: Ends of the interval, or of mean ± spread; None where neither is known.
-        side: "gain" or "loss" for a difference, "" for others.
     """
 
     zero: float
     dot: float
     bar: tuple[float, float] | None = None
     whisker: tuple[float, float] | None = None
-    side: str = ""
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,8 @@ class CellView:
         mark: " *" or "".
         interval: " [38.9, 43.6]" or "".
         data: Full values, by the name of their data attribute; empty for texts and where nothing is known.
+        side: "gain" or "loss" for a difference, "" for others.
+        is_missing: Whether there is no value.
         plot: The drawing, in columns that have one.
     """
 
@@ -48,6 +48,7 @@ class CellView:
     mark: str
     interval: str
     data: dict[str, float]
+    side: str
     is_missing: bool
     plot: Plot | None = None
 
@@ -122,8 +123,8 @@ def _cell(cell: Cell, column: Column, scale: _Scale | None, is_bar: bool) -> Cel
     value_alone = replace(spread_alone, spread=None)
     texts = [cell_text(part, column) for part in (value_alone, spread_alone, spread_and_mark, cell)]
     spread, mark, interval = (after[len(before) :] for before, after in pairwise(texts))
-    plot = None if scale is None or cell.is_missing else _plot(cell, column, scale, is_bar)
-    return CellView(texts[0], spread, mark, interval, _data(cell, column), cell.is_missing, plot)
+    plot = None if scale is None or cell.is_missing else _plot(cell, scale, is_bar)
+    return CellView(texts[0], spread, mark, interval, _data(cell, column), _side(cell, column), cell.is_missing, plot)
 
 
 def _data(cell: Cell, column: Column) -> dict[str, float]:
@@ -135,17 +136,21 @@ def _data(cell: Cell, column: Column) -> dict[str, float]:
     return {name: number for name, number in known.items() if number is not None and math.isfinite(number)}
 
 
-def _plot(cell: Cell, column: Column, scale: _Scale, is_bar: bool) -> Plot:
+def _side(cell: Cell, column: Column) -> str:
+    if column.kind != "points" or cell.is_missing or isinstance(cell.value, str):
+        return ""
+    return "gain" if (cell.value or 0.0) >= 0 else "loss"
+
+
+def _plot(cell: Cell, scale: _Scale, is_bar: bool) -> Plot:
     value = float(cell.value or 0.0)
     zero, end = scale.at(0.0), scale.at(value)
     ends = _whisker(cell)
-    side = "" if column.kind != "points" else "gain" if value >= 0 else "loss"
     return Plot(
         zero,
         end,
         (min(zero, end), round(abs(end - zero), 2)) if is_bar else None,
         None if ends is None else (scale.at(ends[0]), scale.at(ends[1])),
-        side,
     )
 
 

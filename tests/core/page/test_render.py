@@ -122,10 +122,9 @@ def test_dots_lie_on_one_scale_and_bars_go_to_both_sides() -> None:
 
     column = Column("d", "Δ", "points")
     deltas = class_view(Table("T", (column,), ((Cell(-20.0),), (Cell(10.0),))), 0, (), ("d",))
-    loss, gain = (row[0].plot for row in deltas.rows)
-    assert loss and gain
-    assert (loss.bar, loss.side) == ((0.0, 50.0), "loss")
-    assert (gain.bar, gain.side) == ((50.0, 25.0), "gain")
+    loss, gain = (row[0] for row in deltas.rows)
+    assert loss.plot and loss.plot.bar == (0.0, 50.0) and loss.side == "loss"
+    assert gain.plot and gain.plot.bar == (50.0, 25.0) and gain.side == "gain"
 
 
 def test_every_share_of_a_confusion_is_of_its_row() -> None:

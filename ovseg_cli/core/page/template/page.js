@@ -25,6 +25,8 @@
     const passed = sections.filter((section) => section.getBoundingClientRect().top < innerHeight / 3);
     const isEnd = innerHeight + scrollY >= document.body.scrollHeight - 2;
     const current = (isEnd && scrollY > 0 ? sections.at(-1) : passed.at(-1))?.id;
+    const list = document.querySelector(".bar ul");
+    if (links.has(current)) list.scrollLeft = links.get(current).offsetLeft - list.clientWidth / 3;
     links.forEach((link, id) => (id === current ? link.setAttribute("aria-current", "true") : link.removeAttribute("aria-current")));
   }
   addEventListener("scroll", showPlace, { passive: true });
