@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from ovseg_cli.core.errors import DataError
 from ovseg_cli.core.files import read_json, write_text
+from ovseg_cli.core.reporter import Reporter
 
 T = TypeVar("T")
 
@@ -64,6 +65,17 @@ class MeasurementFile:
             return build(document)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{path}: is broken ({type(error).__name__}: {error}).", mend) from error
+
+
+def measured_before(path: Path, load: Callable[[Path], T], reporter: Reporter) -> T | None:
+    """Read a measurement that may be there; a broken one is said so, and will be made anew."""
+    if not path.is_file():
+        return None
+    try:
+        return load(path)
+    except DataError as error:
+        reporter.warn(f"{error.message} It is measured anew.")
+        return None
 
 
 def _line(value: Any) -> str:

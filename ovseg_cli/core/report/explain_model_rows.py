@@ -151,6 +151,8 @@ def _not_scored(variant: Variant, command: Command) -> Row:
 
 def _convention(variant: Variant) -> str:
     value = f"{variant.value:g}" if isinstance(variant.value, float) else variant.value
+    if variant.value == 0:
+        return "seen scores as they are" if variant.knob == "penalty" else "no threshold for the background"
     said = {"candidates": "{} names compete", "penalty": "seen scores − {}", "threshold": "background below {}"}
     return said[variant.knob].format(value)
 

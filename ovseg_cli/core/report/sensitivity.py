@@ -15,6 +15,7 @@ from ovseg_cli.core.evaluation.mask_sensitivity import LIMIT, mask_probabilities
 from ovseg_cli.core.evaluation.mask_series import VERSION
 from ovseg_cli.core.evaluation.mask_session import open_labelled
 from ovseg_cli.core.evaluation.mask_sources import MaskSource, find_source
+from ovseg_cli.core.evaluation.measurement_files import measured_before
 from ovseg_cli.core.evaluation.proposal_scores import PictureScores
 from ovseg_cli.core.evaluation.proposal_sensitivity import VERSION as PROPOSALS_VERSION
 from ovseg_cli.core.evaluation.proposal_sensitivity import measure_proposals
@@ -72,6 +73,9 @@ def report_sensitivity(request: FigureRequest, folders: Folders, reporter: Repor
         reporter.say(
             f"For the frozen CLIP beside it: ovseg eval ipclip --data {pictures.choice.label}; name its run too"
         )
+    hosts = [run.as_model for run in runs if (run.path / HOST / CONFIG).is_file()]
+    if source is None and hosts:
+        reporter.say(f"For the proposals of each picture instead of changed masks: --proposals {hosts[0]}")
     return _report(models, pictures, source, out, folders, request.gpus, reporter)
 
 
@@ -178,8 +182,8 @@ def _one(
     path = _path(choice, _stem(pictures, source), out)
     masks = digest_of([PROPOSALS_VERSION, source.digest]) if source else VERSION
     prints = {**fingerprints_of(method, vocabulary, pictures), "masks": masks}
-    measurement = _stored(path, prints, reporter)
-    if measurement is None:
+    measurement = measured_before(path, MaskSensitivity.load, reporter)
+    if measurement is None or measurement.fingerprints != prints:
         measurement = _measured(caption, choice, method, text, vocabulary, pictures, source, prints, reporter)
         measurement.save(path)
     else:
@@ -223,15 +227,3 @@ def _path(choice: ModelChoice, stem: str, out: Path) -> Path:
         return choice.run.path / RESULTS / f"{stem}.json"
     mark = digest_of([choice.clip, str(choice.pretrained), json.dumps(choice.settings, sort_keys=True, default=str)])
     return out.with_name(f"{stem}-{choice.method}-{mark[:8]}.json")
-
-
-def _stored(path: Path, prints: dict[str, str], reporter: Reporter) -> MaskSensitivity | None:
-    """The measurement in a file if it is the very same; a broken file is said so and measured anew."""
-    if not path.is_file():
-        return None
-    try:
-        found = MaskSensitivity.load(path)
-    except DataError as error:
-        reporter.warn(f"{error.message} It is measured anew.")
-        return None
-    return found if found.fingerprints == prints else None

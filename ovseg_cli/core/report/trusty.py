@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ovseg_cli.core.errors import DataError, UsageError
+from ovseg_cli.core.errors import UsageError
+from ovseg_cli.core.evaluation.measurement_files import measured_before
 from ovseg_cli.core.evaluation.request import EvalRequest
 from ovseg_cli.core.evaluation.session import vocabulary_of
 from ovseg_cli.core.methods.build import ModelChoice, build_method, choose_model
@@ -161,7 +162,8 @@ def _measured(caption: str, model: _Model, pictures: Pictures, path: Path, repor
     """Read what was measured of the very same model and pictures; else measure, and keep it beside the figure."""
     vocabulary = vocabulary_of(pictures.choice, EvalRequest(), type(model.method), model.choice.run)
     prints = fingerprints_of(model.method, vocabulary, pictures)
-    if (found := _stored(path, prints, model.notes, reporter)) is not None:
+    found = measured_before(path, TrustyMaps.load, reporter)
+    if found is not None and (found.fingerprints, found.notes) == (prints, model.notes):
         reporter.say(f"{caption}: measured before, read from {path}")
         return found
     data = pictures.data
@@ -175,17 +177,6 @@ def _measured(caption: str, model: _Model, pictures: Pictures, path: Path, repor
     maps = TrustyMaps(model.method.name, pictures.choice.label, data.name, means, prints, facts, model.notes)
     maps.save(path)
     return maps
-
-
-def _stored(path: Path, prints: dict[str, str], notes: tuple[str, ...], reporter: Reporter) -> TrustyMaps | None:
-    if not path.is_file():
-        return None
-    try:
-        found = TrustyMaps.load(path)
-    except DataError as error:
-        reporter.warn(f"{error.message} It is measured anew.")
-        return None
-    return found if (found.fingerprints, found.notes) == (prints, notes) else None
 
 
 def _draw(caption: str, model: _Model, maps: TrustyMaps, pictures: Pictures, out: Path) -> None:
