@@ -55,7 +55,7 @@ def mean_rows(result: Result) -> list[Row]:
             "by-picture", "mean of pictures", "torchmetrics segmentation.MeanIoU",
             metrics.mean_iou, words.of_pictures(result), by_picture=True,
         ),
-        row("micro", "TP over union of all pixels", "torchmetrics micro", metrics.micro_iou, words.of_pixels(result)),
+        row("micro", "all TP over all unions", "torchmetrics micro", metrics.micro_iou, words.of_micro(result)),
         row(
             "frequency-weighted", "weighted by pixels (fwIoU)", "detectron2, torchmetrics weighted",
             metrics.frequency_weighted_iou, words.of_pixels(result),

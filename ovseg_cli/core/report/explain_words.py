@@ -70,6 +70,13 @@ def of_pixels(result: Result) -> str:
     )
 
 
+def of_micro(result: Result) -> str:
+    """A wrong pixel is in the union of two classes."""
+    areas = result.areas
+    hits, unions = int(areas.hits.sum()), int(areas.union.sum())
+    return f"{hits:,} right pixels over {unions:,} in all unions: each wrong pixel stands in two, a right one in one."
+
+
 def of_dice(result: Result) -> str:
     """Dice against IoU."""
     return "The same overlaps as 2 TP / (G + P) instead of TP / (G + P − TP): never below the IoU."

@@ -43,6 +43,8 @@ def test_conventions_of_a_small_matrix_are_as_worked_by_hand():
     assert means["present"]["delta_mIoU"] == pytest.approx(100 * (cat + sky) / 6)
     assert "1 class ('dog')" in means["present"]["why"] and "takes 2 classes" in means["present"]["why"]
 
+    assert "12 right pixels over 20" in means["micro"]["why"]
+
     assert [sets["union"][key] for key in ("sIoU", "uIoU")] == pytest.approx([50 * cat, 100 * sky])
     assert sets["present"]["sIoU"] == pytest.approx(100 * cat)
     assert sets["plain-sum"]["sIoU"] is None and "seen: 'dog'" in sets["plain-sum"]["why"]
