@@ -43,7 +43,8 @@ from ovseg_cli.core.report.cells import Table
 from ovseg_cli.core.report.compare import difference_table
 from ovseg_cli.core.report.formats import render
 from ovseg_cli.core.report.grouping import Group
-from ovseg_cli.core.report.request import Comparison, Stored
+from ovseg_cli.core.report.request import Comparison
+from ovseg_cli.core.report.stored import Stored
 from ovseg_cli.core.report.tables import View, result_table
 from ovseg_cli.core.reporter import Reporter
 

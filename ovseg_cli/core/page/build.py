@@ -86,10 +86,10 @@ def _galleries(
     """Make the galleries, where any are wanted: torch and models are loaded for these alone."""
     if not wish.limit:
         return [], []
-    from ovseg_cli.core.page.gallery import galleries_of
+    from ovseg_cli.core.page.gallery import Making, galleries_of
     from ovseg_cli.core.runtime import open_runtime
 
-    return galleries_of(rows, wish.limit, wish.names, open_runtime(wish.gpus).device, folders, reporter)
+    return galleries_of(rows, Making(wish.limit, wish.names, open_runtime(wish.gpus).device, folders, reporter))
 
 
 def _first_seeds(rows: Sequence[Row]) -> list[str]:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from ovseg_cli.core.errors import DataError
 from ovseg_cli.core.evaluation.results import Result
 from ovseg_cli.core.report.grouping import row_labels
-from ovseg_cli.core.report.request import Comparison, Stored
+from ovseg_cli.core.report.request import Comparison
+from ovseg_cli.core.report.stored import Stored
 from ovseg_cli.core.runs import Run, open_run
 
 

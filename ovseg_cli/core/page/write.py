@@ -8,7 +8,7 @@ from ovseg_cli.core.errors import UsageError
 from ovseg_cli.core.files import explain_os_error, make_folder, write_text
 from ovseg_cli.core.page.build import PageRequest, build_page
 from ovseg_cli.core.page.document import Page
-from ovseg_cli.core.report.request import home_of
+from ovseg_cli.core.report.stored import home_of
 from ovseg_cli.core.reporter import Reporter
 from ovseg_cli.core.runtime import Folders
 

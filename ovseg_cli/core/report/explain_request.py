@@ -9,7 +9,7 @@ from ovseg_cli.core.evaluation.results import Result
 from ovseg_cli.core.report.cells import Table
 from ovseg_cli.core.report.explain import explain_tables
 from ovseg_cli.core.report.explain_variants import Knobs, is_sibling
-from ovseg_cli.core.report.request import Stored, find_stored
+from ovseg_cli.core.report.stored import Stored, find_stored
 from ovseg_cli.core.reporter import Reporter
 from ovseg_cli.core.runs import open_run
 from ovseg_cli.core.runtime import Folders

@@ -8,7 +8,7 @@ import numpy as np
 from ovseg_cli.core.evaluation.results import Result
 from ovseg_cli.core.report.cells import Table
 from ovseg_cli.core.report.grouping import group_seeds
-from ovseg_cli.core.report.request import find_results
+from ovseg_cli.core.report.stored import find_results
 from ovseg_cli.core.vocabulary.class_list import ClassList
 from ovseg_cli.core.vocabulary.features import hubs, wrong_answers
 from ovseg_cli.core.vocabulary.findings import Finding, short

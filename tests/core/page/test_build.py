@@ -8,7 +8,8 @@ from ovseg_cli.core.page.build import PageRequest, PictureWish, build_page
 from ovseg_cli.core.page.curves import thin
 from ovseg_cli.core.page.reproductions import commands_of
 from ovseg_cli.core.report.formats import document
-from ovseg_cli.core.report.request import ReportRequest, build, home_of
+from ovseg_cli.core.report.request import ReportRequest, build
+from ovseg_cli.core.report.stored import home_of
 from ovseg_cli.core.reporter import Silent
 from ovseg_cli.core.runs import create_run, open_run
 from ovseg_cli.core.runtime import Folders

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from ovseg_cli.core.data.palette import colors
-from ovseg_cli.core.page import gallery
+from ovseg_cli.core.page import scenes
 from ovseg_cli.core.page.drawings import draw_labels, draw_photo
 
 GENERATOR = np.random.default_rng(3)
@@ -57,27 +57,27 @@ def regions(height, width, seed, classes=12):
 
 
 def test_three_models_on_twenty_four_real_size_pictures_fit_into_the_budget():
-    look = gallery.Look(tuple(map(str, range(21))), colors(21), (None,) * 21)
+    look = scenes.Look(tuple(map(str, range(21))), colors(21), (None,) * 21)
     one = [smooth(375, 500, seed) for seed in range(2)]
-    scenes = [
-        gallery.Scene(
+    pair = [
+        scenes.Scene(
             f"p{i}", one[i % 2], regions(375, 500, 0), tuple(regions(375, 500, 1 + m) for m in range(3)), (1.0,) * 3
         )
         for i in range(2)
     ]
-    pictures, side = gallery._fitting(scenes, look, gallery.BUDGET * len(scenes) // 24)
-    assert sum(gallery._size(picture) for picture in pictures) * 24 / len(scenes) <= gallery.BUDGET
+    pictures, side = scenes.draw_fitting(pair, look, scenes.BUDGET * len(pair) // 24)
+    assert sum(scenes.size_of(picture) for picture in pictures) * 24 / len(pair) <= scenes.BUDGET
     assert side >= 416 and max(pictures[0].width, pictures[0].height) == min(side, 500)
-    assert gallery.BUDGET * 4 / 3 < 4_500_000, "room is left for tables, styles and scripts"
+    assert scenes.BUDGET * 4 / 3 < 4_500_000, "room is left for tables, styles and scripts"
 
 
 def test_pictures_shrink_until_they_fit():
-    look = gallery.Look(("a", "b"), colors(2), (None, None))
+    look = scenes.Look(("a", "b"), colors(2), (None, None))
     image = GENERATOR.integers(0, 256, (700, 640, 3), dtype=np.uint8)
-    scene = gallery.Scene("p", image, np.zeros((700, 640), np.uint8), (np.ones((700, 640), np.uint8),), (float("nan"),))
-    (large,), side = gallery._fitting([scene], look, 10**7)
-    (small,), less = gallery._fitting([scene], look, gallery._size(large) // 3)
-    assert (side, large.height) == (640, 640) and less < 640 and gallery._size(small) <= gallery._size(large) // 3
+    scene = scenes.Scene("p", image, np.zeros((700, 640), np.uint8), (np.ones((700, 640), np.uint8),), (float("nan"),))
+    (large,), side = scenes.draw_fitting([scene], look, 10**7)
+    (small,), less = scenes.draw_fitting([scene], look, scenes.size_of(large) // 3)
+    assert (side, large.height) == (640, 640) and less < 640 and scenes.size_of(small) <= scenes.size_of(large) // 3
     assert (small.width, small.height) == (round(640 * less / 700), less)
     assert (
         large.scores == (None,) and large.disagreement == 100 and [entry.name for entry in large.legend] == ["a", "b"]
@@ -89,7 +89,7 @@ def test_models_differ_on_labelled_pixels_pair_by_pair():
     maps = [np.array([[0, 0, 1, 0]]), np.array([[0, 1, 1, 1]]), np.array([[1, 1, 1, 0]])]
 
     def differ(*chosen):
-        return gallery.disagreement(gallery.Scene("p", truth, truth, chosen, ()), 2)
+        return scenes.disagreement(scenes.Scene("p", truth, truth, chosen, ()), 2)
 
     assert differ(maps[0]) == 0 and differ(maps[2]) == pytest.approx(100 * 2 / 3), "one model against ground truth"
     assert differ(maps[0], maps[1]) == pytest.approx(100 / 3), "the pixel without a label does not count"

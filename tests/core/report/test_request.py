@@ -3,7 +3,8 @@
 import pytest
 
 from ovseg_cli.core.errors import UsageError
-from ovseg_cli.core.report.request import NoResult, ReportRequest, build, find_results
+from ovseg_cli.core.report.request import ReportRequest, build
+from ovseg_cli.core.report.stored import NoResult, find_results
 from ovseg_cli.core.reporter import Silent
 from ovseg_cli.core.runs import create_run
 from ovseg_cli.core.runtime import Folders
