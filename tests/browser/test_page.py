@@ -123,7 +123,8 @@ def test_the_slider_moves_by_pointer(page: Browser) -> None:
     quarter = -wipe.size["width"] // 4
     ActionChains(page.driver, duration=0).move_to_element_with_offset(wipe, quarter, 0).click().perform()
     assert 23 <= int(wipe.get_attribute("value")) <= 27
-    assert find(page, ".here").text.count(": ") == 2  # names of ground truth and the model on the right
+    named = find(page, ".here").text  # a quarter to the right and half-way down lies the disc
+    assert named.startswith("ground truth: building · ") and named.count(": ") == 2
 
 
 def test_the_slider_moves_by_keyboard(page: Browser) -> None:
