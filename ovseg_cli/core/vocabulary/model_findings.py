@@ -145,7 +145,8 @@ def _facts(reader: "Reader", stick: Yardstick | None, unread: int) -> dict[str, 
     sentences = f"'{reader.templates[0]}'" + (
         f" and {len(reader.templates) - 1} more sentences" if len(reader.templates) > 1 else ""
     )
-    left = f"; {unread} classes with unknown words are left out" if unread else ""
+    who = "1 class with unknown words is" if unread == 1 else f"{unread} classes with unknown words are"
+    left = f"; {who} left out" if unread else ""
     facts = {"features": f"of {reader.clip.name}, names read in {sentences}{left}"}
     if stick:
         facts["alike"] = f"from a cosine of {stick.cosine:.3f} on, {stick.meaning}; --alike sets another"
