@@ -27,7 +27,7 @@ def test_sa1b_from_its_tars_to_a_training(run: Callable) -> None:
     assert plan.code == 0 and json.loads(plan.out)["images"] == {"train": 3}
     prepared = run("prepare", "sa-1b", "--source", "tars", "--workers", "1")
     assert prepared.code == 0, prepared.err
-    assert "train: 3 pictures of the official 11,185,362\n" in prepared.out and "3 of the 11185362" in prepared.err
+    assert "train: 3 pictures of the official 11,185,362\n" in prepared.out and "3 of the 11,185,362" in prepared.err
     assert json.loads(run("prepare", "sa-1b", "--json").out)["made"] == 0
     assert run("prepare", "sa-1b", "--check").code == 0
     listed = run("list", "datasets", "--json")

@@ -130,7 +130,9 @@ def _not_found(spec: Spec, source: Path) -> DataError:
     marks = list(dict.fromkeys(marks))
     more = f" and {len(marks) - 8} more" if len(marks) > 8 else ""
     pages = downloads(spec)
+    packed = ", ".join(part.file for part in spec.downloads if part.file and not part.optional)
+    archives = f", or the published files as they are ({packed})," if packed else ""
     return DataError(
         f"{source}: no known layout of {spec.name} is there; looked for {', '.join(marks[:8])}{more}.",
-        f"Name the folder that holds them with --source DIR.{f' Data: {pages}' if pages else ''}",
+        f"Name the folder that holds them{archives} with --source DIR.{f' Data: {pages}' if pages else ''}",
     )

@@ -157,6 +157,9 @@ def accepted_missing(folders: Folders, name: str) -> int:
 
 
 def _require_counts(job: Job, allowed: int | None) -> None:
+    """Refuse a source that lacks pictures; where a subset has none at all, what is known to be broken says why."""
+    if job.problems and not all(job.items.values()):
+        raise BrokenData(job.spec.name, job.problems, None, prepare_command(job.spec, job.source))
     short = missing_pictures(job.spec, {name: len(items) for name, items in job.items.items()})
     missing = sum(expected - have for have, expected in short.values())
     if allowed is None or missing <= allowed or job.source is None:

@@ -18,6 +18,7 @@ from ovseg_cli.core.data.source_files import Packed, packed_files, unused_archiv
 from ovseg_cli.core.data.source_links import link_beside, unlink_all
 from ovseg_cli.core.data.source_records import are_gone, is_unpacked, read_record, write_record
 from ovseg_cli.core.data.spec import Spec
+from ovseg_cli.core.data.specs import load_spec, spec_names
 from ovseg_cli.core.data.unpack import Contents, judge, unpack
 from ovseg_cli.core.data.upkeep import free_bytes, require_space
 from ovseg_cli.core.errors import DataError
@@ -106,11 +107,13 @@ def unpack_source(spec: Spec, folders: Folders, source: Path, reporter: Reporter
     with folder_lock(tree.folder, f"unpacking {source}"):
         changed = any(read_record(tree.folder, part) is not None for part in tree.left)
         todo = [part for part in tree.packed if part.is_archive] if changed else tree.left
-        contents = {part: judge(part.path) for part in reporter.track(todo, "look through archives", len(todo))}
+        looked_at = reporter.track(todo, "look through archives", len(todo)) if todo else ()
+        contents = {part: judge(part.path) for part in looked_at}
         if changed:
             reporter.say(f"{source}: an archive, or what was unpacked of it, has changed; all are unpacked again.")
             _clear(tree)
         if contents:
+            _tell_what_is_missing(spec, source, tree, reporter)
             _unpack(spec, tree, contents, reporter)
         make_folder(tree.files)
         link_beside(tree.files, tree.packed, source.parent if source.is_file() else source, folders)
@@ -134,13 +137,22 @@ def place_of(spec: Spec, folders: Folders, source: Path) -> Path:
 
 
 def _require_layout(spec: Spec, source: Path) -> None:
-    """Name archives that lie in a folder and are of no use, where the folder holds nothing else."""
+    """Where a folder holds no known layout, say what it holds instead: another data set, or archives of no use."""
     try:
         find_layout(spec, source)
     except DataError as error:
+        others = [name for name in spec_names() if source.is_dir() and _is_other(name, spec, source)]
+        if others:
+            command = prepare_command(load_spec(others[0]), source)
+            raise DataError(error.message, f"It looks like {' or '.join(others)}: {command}") from error
         if unused := unused_archives(source):
             raise DataError(f"{error.message.rstrip('.')}; {unused}.", error.mend) from error
         raise
+
+
+def _is_other(name: str, spec: Spec, source: Path) -> bool:
+    other = load_spec(name)
+    return name != spec.name and bool(other.layouts) and other.task == spec.task and _has_layout(other, source)
 
 
 def _has_layout(spec: Spec, source: Path) -> bool:
@@ -160,6 +172,15 @@ def _unpack(spec: Spec, tree: Tree, contents: dict[Packed, Contents], reporter: 
         _unpack_inner(spec, tree, tree.files / part.into, found, reporter)
         write_record(tree.folder, part, found)
     reporter.say(f"unpacked into {tree.files}; the archives are not needed any more")
+
+
+def _tell_what_is_missing(spec: Spec, source: Path, tree: Tree, reporter: Reporter) -> None:
+    """Name published files that are not among those that are unpacked; people may have unpacked them elsewhere."""
+    have = {part.path.name.lower() for part in tree.packed}
+    folder = source.parent if source.is_file() else source
+    for part in spec.downloads:
+        if part.file and not part.optional and part.file.lower() not in have and not (folder / part.file).exists():
+            reporter.say(f"{part.file} ({part.what}) is not beside them; if it is needed, put it there as well.")
 
 
 def _begun(tree: Tree) -> int:

@@ -185,7 +185,7 @@ def test_official_archives_are_prepared_in_place(tmp_path: Path, form: str) -> N
     before = {path: path.read_bytes() for path in source.iterdir()}
     report = prepare_in(tmp_path, source)
     assert report.images == {"train": 3} and report.made == 3
-    assert "3 of the 11185362 pictures" in report.warnings[0]
+    assert "3 of the 11,185,362 pictures" in report.warnings[0]
     data = open_in(tmp_path)
     assert data.names == STEMS and data.sizes == [SIZE] * 3 and data.has_masks and not data.has_labels
     for number, stem in enumerate(STEMS):

@@ -20,6 +20,12 @@ from tests.core.data.packing import PUBLISHED, make_mini, pack_all, pack_zip
 from tests.core.data.test_unpack import make_tar, make_zip
 
 
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody pulls the plug here: do not wait for the disk at each of some thousand small files."""
+    monkeypatch.setattr("os.fsync", lambda _: None)
+
+
 class Heard(Silent):
     """Keeps what is said and tracked; may interrupt."""
 
@@ -202,6 +208,22 @@ def test_archives_of_no_use_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holiday.zip holds none of it; unpack VOC2012.rar first") as caught:
         prepare(load_spec("voc-20"), folders_of(tmp_path), tmp_path)
     assert caught.value.exit_code == 3
+
+
+def test_folder_of_another_data_set_is_recognised(tmp_path: Path) -> None:
+    make_mini(tmp_path / "unpacked", "cityscapes")
+    with pytest.raises(DataError, match="no known layout of voc-20") as caught:
+        prepare(load_spec("voc-20"), folders_of(tmp_path), tmp_path / "unpacked")
+    assert str(caught.value.mend).startswith("It looks like cityscapes: ovseg prepare cityscapes --source")
+
+
+def test_archive_that_is_missing_is_named_before_the_others_are_unpacked(tmp_path: Path) -> None:
+    spec, folders, packed, archives, _ = ready(tmp_path, "coco-stuff")
+    archives[2].unlink()
+    heard = Heard()
+    with pytest.raises(DataError, match="2 problems.*annotations/train2017: this folder of 'train' is missing"):
+        prepare(spec, folders, packed, heard, allow_missing=0)
+    assert heard.said[0].startswith("stuffthingmaps_trainval2017.zip (label maps, 659 MB) is not beside them")
 
 
 def test_source_that_is_another_kind_of_file_is_refused(tmp_path: Path) -> None:
