@@ -5,6 +5,7 @@ All forms are made of the normal form: lower case, no articles in front, single 
 
 import re
 import unicodedata
+from functools import lru_cache
 
 ARTICLES = ("a", "an", "the")
 LABEL_WORDS = ("other", "stuff")
@@ -41,6 +42,7 @@ _TO_VES = ("lf", "ife", "arf")
 _SIGN = re.compile(r"[^\w\s]|_")
 
 
+@lru_cache(maxsize=1 << 14)
 def normal(text: str) -> str:
     """Return the normal form: `The Hot-Dog` becomes `hot dog`, `lord's table` becomes `lords table`."""
     plain = unicodedata.normalize("NFKC", text).casefold().replace("'", "").replace("’", "")
@@ -87,10 +89,12 @@ def plural(text: str) -> str:
     return " ".join([*front, plurals(last)[0]])
 
 
-def plural_forms(text: str) -> set[str]:
+@lru_cache(maxsize=1 << 14)
+def plural_forms(text: str) -> frozenset[str]:
     """Return every normal form in which one word stands in the plural instead: `tool box` gives `tools box` too."""
     words = normal(text).split()
-    return {" ".join([*words[:i], form, *words[i + 1 :]]) for i, word in enumerate(words) for form in plurals(word)}
+    numbered = ((i, form) for i, word in enumerate(words) for form in plurals(word))
+    return frozenset(" ".join([*words[:i], form, *words[i + 1 :]]) for i, form in numbered)
 
 
 def without_label_word(text: str) -> str:
