@@ -1,14 +1,14 @@
 """What `ovseg report RUN… --format html` puts on its page: all that is stored, and pictures where they can be made."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ovseg_cli import __version__
 from ovseg_cli.core.page.classes import charts_of
 from ovseg_cli.core.page.confusions import confusion_of
 from ovseg_cli.core.page.curves import curves_of
-from ovseg_cli.core.page.document import Gallery, Page
+from ovseg_cli.core.page.document import Page
 from ovseg_cli.core.page.reproductions import reproduction_of
 from ovseg_cli.core.page.rows import Row, lost_runs, members_of, rows_of
 from ovseg_cli.core.page.settings import settings_of
@@ -63,33 +63,32 @@ def page_of(
     """
     rows = rows_of(compared)
     curves, said = curves_of(rows)
-    galleries, lacking = _galleries(rows, wish, folders, reporter)
-    notes = [*compared.left_out, *lost_runs(rows), *_first_seeds(rows), *said, *lacking]
-    return Page(
+    page = Page(
         title=tables[0].title,
         version=__version__,
         command=typed_command(),
         tables=tuple(tables),
         classes=tuple(charts_of(compared)),
         confusions=tuple(found for row in rows if (found := confusion_of(row)) is not None),
-        galleries=tuple(galleries),
         curves=tuple(curves),
         settings=tuple(settings_of(rows, folders)),
         reproductions=tuple(reproduction_of(member, folders) for member in members_of(rows)),
-        notes=tuple(notes),
+        notes=(*compared.left_out, *lost_runs(rows), *_first_seeds(rows), *said),
     )
+    return with_galleries(page, rows, wish, folders, reporter) if wish.limit else page
 
 
-def _galleries(
-    rows: Sequence[Row], wish: PictureWish, folders: Folders, reporter: Reporter
-) -> tuple[list[Gallery], list[str]]:
-    """Make the galleries, where any are wanted: torch and models are loaded for these alone."""
-    if not wish.limit:
-        return [], []
+def with_galleries(page: Page, rows: Sequence[Row], wish: PictureWish, folders: Folders, reporter: Reporter) -> Page:
+    """Add pictures to a page, as large as the rest of it leaves room for; models are built for these alone."""
     from ovseg_cli.core.page.gallery import Making, galleries_of
+    from ovseg_cli.core.page.render import render
+    from ovseg_cli.core.page.scenes import budget_beside
     from ovseg_cli.core.runtime import open_runtime
 
-    return galleries_of(rows, Making(wish.limit, wish.names, open_runtime(wish.gpus).device, folders, reporter))
+    budget = budget_beside(len(render(page).encode("utf-8")))
+    making = Making(wish.limit, wish.names, budget, open_runtime(wish.gpus).device, folders, reporter)
+    galleries, lacking = galleries_of(rows, making)
+    return replace(page, galleries=tuple(galleries), notes=(*page.notes, *lacking))
 
 
 def _first_seeds(rows: Sequence[Row]) -> list[str]:

@@ -13,7 +13,7 @@ from ovseg_cli.core.page.choosing import choose
 from ovseg_cli.core.page.document import Gallery
 from ovseg_cli.core.page.models import label_again, scored_pictures
 from ovseg_cli.core.page.rows import Member, Row, place_of
-from ovseg_cli.core.page.scenes import BUDGET, Look, Scene, disagreement, draw_fitting, seen_or_unseen
+from ovseg_cli.core.page.scenes import Look, Scene, disagreement, draw_fitting, seen_or_unseen
 from ovseg_cli.core.report.compare_grid import RULE, score
 from ovseg_cli.core.report.labelling import Labelled
 from ovseg_cli.core.reporter import Reporter
@@ -32,6 +32,7 @@ class Making:
     Attributes:
         limit: Pictures of each data set.
         wanted: Names of pictures that are shown whatever the rule.
+        budget: Bytes of all pictures together.
         device: Where models run.
         folders: Where data, runs and caches lie.
         reporter: Receives progress.
@@ -39,6 +40,7 @@ class Making:
 
     limit: int
     wanted: tuple[str, ...]
+    budget: int
     device: "torch.device"
     folders: Folders
     reporter: Reporter
@@ -65,7 +67,7 @@ def galleries_of(rows: Sequence[Row], making: Making) -> tuple[list[Gallery], li
     galleries, lacking = [], []
     for same in groups.values():
         try:
-            galleries.append(_gallery(same, making, BUDGET // len(groups)))
+            galleries.append(_gallery(same, making, making.budget // len(groups)))
         except NoPictures as error:
             lacking.append(error.message)
     return galleries, lacking

@@ -13,9 +13,11 @@ from ovseg_cli.core.report.legend import class_areas, order_by_area, rgb
 from ovseg_cli.core.report.painting import resize_image, resize_label, view_size
 
 SIDES = (640, 512, 416, 320, 256, 192)
-"""Longest side of a picture in pixels: the first at which all of a page's pictures fit into `BUDGET`."""
-BUDGET = 3_300_000
-"""Bytes of all pictures of a page; base64 makes a third more of them, so that the page stays below 5 MB."""
+"""Longest side of a picture in pixels: the first at which all of a page's pictures fit into their budget."""
+PAGE = 4_700_000
+"""Bytes that a page may have, with room for what stands around its pictures, so that it stays below 5 MB."""
+LEAST = 750_000
+"""Bytes that its pictures may have however much else is on it, as the tables of 847 classes are."""
 
 Labels = NDArray[np.integer]
 
@@ -63,6 +65,11 @@ def disagreement(scene: Scene, num_classes: int) -> float:
     pairs = list(combinations(scene.maps, 2)) or [(scene.maps[0], scene.truth)]
     differ = sum(int(((one != other) & known).sum()) for one, other in pairs)
     return 100 * differ / (len(pairs) * max(1, int(known.sum())))
+
+
+def budget_beside(other: int) -> int:
+    """Return how many bytes all pictures of a page may have beside those of its text: base64 makes 4 of 3."""
+    return max(LEAST, (PAGE - other) * 3 // 4)
 
 
 def draw_fitting(scenes: Sequence[Scene], look: Look, budget: int) -> tuple[list[GalleryPicture], int]:
