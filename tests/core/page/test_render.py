@@ -220,6 +220,19 @@ def test_each_picture_is_embedded_once(written: dict[str, str]) -> None:
     assert {base64.b64decode(a.partition(",")[2]) for a in addresses} == drawings
 
 
+def test_numbers_outside_the_tables_are_rounded_values_of_the_records(written: dict[str, str]) -> None:
+    page, tree = PAGES["everything"], Tree(written["everything"])
+    pictures = page.galleries[0].pictures
+    shown = [e for e in tree.all("dd") if e.text.startswith(("mIoU", MISSING))]
+    wanted = [score for picture in pictures for score in picture.scores]
+    assert [float(e.attributes["data-value"]) if "data-value" in e.attributes else None for e in shown] == wanted
+    assert [e.text for e in shown] == [MISSING if score is None else f"mIoU {score:.1f}" for score in wanted]
+    heat = [e for e in tree.all("td") if "data-pixels" in e.attributes]
+    counts = [(*row, total - sum(row)) for c in page.confusions for row, total in zip(c.pixels, c.totals, strict=True)]
+    assert [int(e.attributes["data-pixels"]) for e in heat] == [count for row in counts for count in row]
+    assert all(e.text == f"{float(e.attributes['data-value']):.0f}" for e in heat if "data-value" in e.attributes)
+
+
 def test_sections_without_content_are_left_out(written: dict[str, str]) -> None:
     links = [e.attributes["href"] for e in Tree(written["the least"]).all("a")]
     assert links == ["#content", "#results"]
