@@ -33,7 +33,7 @@ from dataclasses import replace
 from typing import Any, ClassVar, Literal, cast
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -97,6 +97,12 @@ class PixelClipConfig(DenseConfig):
         description="Sentences around the prompts, or the names of class_names = data, in training, each with one {}, "
         "or the name of a set of them; several cost as many times the text encoder.",
     )
+
+    @field_validator("prompt_templates", mode="before")
+    @classmethod
+    def _one_sentence(cls, value: Any) -> Any:
+        """A single sentence, or the name of a set, needs no list around it."""
+        return (value,) if isinstance(value, str) else value
 
 
 class PixelClipTraining(TrainingConfig):

@@ -313,3 +313,7 @@ def test_masks_are_grouped_for_a_picture_as_in_a_step() -> None:
         assert (
             torch.equal(targets, whole["targets"][i, : len(targets)]) and not whole["targets"][i, len(targets) :].any()
         )
+
+
+def test_one_sentence_needs_no_list():
+    assert PixelClipConfig(prompt_templates="imagenet-select").prompt_templates == ("imagenet-select",)
