@@ -127,6 +127,15 @@ def test_part_that_people_unpacked_joins_what_is_unpacked_here(tmp_path: Path) -
     assert heard.unpacked == ["stuffthingmaps_trainval2017.zip", "val2017.zip"] and tree(packed) == before
 
 
+@pytest.mark.parametrize("name", ["coco-stuff", "coco-object"])
+def test_pictures_unpacked_at_the_top_and_packed_labels_are_one_data_set(tmp_path: Path, name: str) -> None:
+    spec, folders, packed, archives, _ = ready(tmp_path, name)
+    for archive in archives[:2]:
+        archive.unlink()
+        shutil.move(tmp_path / "unpacked" / "images" / archive.stem, packed / archive.stem)
+    assert prepare(spec, folders, packed).images == {"train": 2, "val": 2}
+
+
 def test_later_archives_are_not_written_through_links_into_the_source(tmp_path: Path) -> None:
     """annotations/ is linked at first; then the archive that belongs there turns up."""
     spec, folders, packed, archives, _ = ready(tmp_path, "coco-stuff")
