@@ -8,6 +8,7 @@ import pytest
 
 from ovseg_cli.core.evaluation.result_files import load_result
 from ovseg_cli.core.page.build import PageRequest, PictureWish, build_page
+from ovseg_cli.core.page.gallery import _of_moved
 from ovseg_cli.core.report.compare_grid import score
 from ovseg_cli.core.report.request import ReportRequest
 from ovseg_cli.core.reporter import Silent
@@ -63,7 +64,7 @@ def test_pictures_are_made_as_they_were_scored(world, pair):
     page = page_of(world, *pair, limit=6)
     (gallery,) = page.galleries
     assert len(gallery.models) == 2 and len(gallery.pictures) == 6
-    assert not any("not pixel for pixel" in note for note in gallery.notes), gallery.notes
+    assert not any("not those that were scored" in note for note in gallery.notes), gallery.notes
     for place, run in enumerate(pair):
         (file,) = (run / "results").glob("*.json")
         counts = load_result(file).counts
@@ -82,7 +83,15 @@ def test_a_label_map_that_has_changed_is_said(world, pair, monkeypatch):
     read = models.read_readout
     monkeypatch.setattr(models, "read_readout", lambda protocol, words: read({**protocol, "candidates": "seen"}, words))
     (gallery,) = page_of(world, pair[1], limit=2).galleries
-    assert any("2 of 2 label maps are not pixel for pixel those that were scored" in note for note in gallery.notes)
+    assert any(note.startswith("CLIP: these label maps are not those that were scored") for note in gallery.notes)
+
+
+def test_rounding_is_told_from_another_model():
+    assert _of_moved({"A": 0.0}) == []
+    (note,) = _of_moved({"A": 0.0, "B": 7e-5, "C": 3e-5})
+    assert note == "Rounded otherwise than when they were scored, on up to 0.007 % of a picture's pixels: B, C."
+    (note,) = _of_moved({"A": 0.05})
+    assert note.startswith("A: these label maps are not those that were scored, on up to 5.0 %")
 
 
 def test_pictures_can_be_named(world, pair):

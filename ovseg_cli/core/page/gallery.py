@@ -1,6 +1,6 @@
 """Pictures with what each model finds in them, chosen from stored counts and made anew as they were scored."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     import torch
 
     from ovseg_cli.core.data.splits import DataChoice
+
+ROUNDING = 0.001
+"""Share of a picture's pixels that may change their class where pictures are predicted in other company."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def _labelled(
     rows: Sequence[Row], choice: "DataChoice", data: SegmentationData, making: Making
 ) -> tuple[dict[str, Labelled], list[str]]:
     """Let each model label the pictures, one model at a time; and say which cannot, or not as they did."""
-    labelled, notes = {}, []
+    labelled, moved, notes = {}, {}, []
     for row in rows:
         try:
             found = label_again(row.first, choice, data, making.device, making.folders, making.reporter)
@@ -106,25 +109,35 @@ def _labelled(
             notes.append(f"{row.label} is not shown: {error}")
             continue
         labelled[row.label] = found
-        notes += _what_differs(row.first, data.names, found)
-    return labelled, notes
+        moved[row.label] = _most_moved(row.first, data.names, found)
+    return labelled, [*notes, *_of_moved(moved)]
 
 
-def _what_differs(member: Member, names: Sequence[str], labelled: Labelled) -> list[str]:
-    """Compare what is drawn with what was counted when the model was scored."""
+def _most_moved(member: Member, names: Sequence[str], labelled: Labelled) -> float:
+    """Compare what is drawn with what was scored: the share of pixels, 0 to 1, that have another class by the counts.
+
+    Of all pictures that of the worst.
+    """
     stored = member.result.counts.in_order(names)
-    moved = [
+    return max(
         int(np.abs(counts.matrix() - stored[i].matrix()).sum()) / 2 / max(1, int(counts.pixels.sum()))
         for i, counts in enumerate(labelled.counts)
+    )
+
+
+def _of_moved(moved: Mapping[str, float]) -> list[str]:
+    """Say whose label maps are not those that were scored: by rounding, or by more."""
+    rounded = {label: share for label, share in moved.items() if 0 < share <= ROUNDING}
+    notes = [
+        f"{label}: these label maps are not those that were scored, on up to {100 * share:.1f} % of a picture's pixels. "
+        "Weights and names are the same: was another device used, or another version?"
+        for label, share in moved.items()
+        if share > ROUNDING
     ]
-    if not any(moved):
-        return []
-    where = member.result.environment.get("device_name", "another machine")
-    differ = sum(share > 0 for share in moved)
-    return [
-        f"{member.label}: {differ} of {len(names)} label maps are not pixel for pixel those that were scored "
-        f"(on {where}); at most {100 * max(moved):.2g} % of the pixels of a picture have another class."
-    ]
+    if rounded:
+        most = f"on up to {100 * max(rounded.values()):.1g} % of a picture's pixels"
+        notes.append(f"Rounded otherwise than when they were scored, {most}: {', '.join(rounded)}.")
+    return notes
 
 
 def _scenes(data: SegmentationData, labelled: Sequence[Labelled]) -> list[Scene]:
