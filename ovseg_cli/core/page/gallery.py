@@ -129,8 +129,8 @@ def _of_moved(moved: Mapping[str, float]) -> list[str]:
     """Say whose label maps are not those that were scored: by rounding, or by more."""
     rounded = {label: share for label, share in moved.items() if 0 < share <= ROUNDING}
     notes = [
-        f"{label}: these label maps are not those that were scored, on up to {100 * share:.1f} % of a picture's pixels. "
-        "Weights and names are the same: was another device used, or another version?"
+        f"{label}: these label maps are not those that were scored, on up to {100 * share:.1f} % of a picture's "
+        "pixels. Weights and names are the same: was another device used, or another version?"
         for label, share in moved.items()
         if share > ROUNDING
     ]
