@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ovseg_cli.core.data.commands import prepare_command
-from ovseg_cli.core.data.layout import find_layout
-from ovseg_cli.core.data.source_files import Packed, packed_files, unused_archives, wanted
+from ovseg_cli.core.data.source_doubts import has_layout, holds_something_else, require_layout
+from ovseg_cli.core.data.source_files import Packed, packed_files, wanted
 from ovseg_cli.core.data.source_links import link_beside, unlink_all
 from ovseg_cli.core.data.source_records import are_gone, is_unpacked, read_record, write_record
 from ovseg_cli.core.data.spec import Spec
-from ovseg_cli.core.data.specs import load_spec, spec_names
 from ovseg_cli.core.data.unpack import Contents, judge, unpack
 from ovseg_cli.core.data.upkeep import free_bytes, require_space
 from ovseg_cli.core.errors import DataError
@@ -88,7 +87,7 @@ def find_tree(spec: Spec, folders: Folders, source: Path) -> Tree | None:
     base = (source.parent if source.is_file() else source).absolute()
     mark = digest_of([os.path.normpath(base)])[:8]
     folder = folders.data / "_unpacked" / f"{spec.download_folder or spec.name}-{mark}"
-    if not packed and not (are_gone(folder) and not _has_layout(spec, source)):
+    if not packed and not (are_gone(folder) and not has_layout(spec, source)):
         return None
     left = tuple(part for part in packed if part.is_archive and not is_unpacked(part, folder))
     return Tree(folder, folder / "files", tuple(packed), left)
@@ -127,40 +126,15 @@ def place_of(spec: Spec, folders: Folders, source: Path) -> Path:
     """
     tree = find_tree(spec, folders, source)
     if tree is None:
-        _require_layout(spec, source)
+        require_layout(spec, source)
         return source
     if tree.left or not tree.files.is_dir():
         names = ", ".join(part.path.name for part in tree.left or tree.packed)
         command = prepare_command(spec, source)
         raise DataError(f"{source}: not unpacked yet: {names}.", f"Unpack and prepare: {command}")
+    if not has_layout(spec, tree.files):
+        raise holds_something_else(spec, source, tree.files, tree.packed)
     return tree.files
-
-
-def _require_layout(spec: Spec, source: Path) -> None:
-    """Where a folder holds no known layout, say what it holds instead: another data set, or archives of no use."""
-    try:
-        find_layout(spec, source)
-    except DataError as error:
-        others = [name for name in spec_names() if source.is_dir() and _is_other(name, spec, source)]
-        if others:
-            command = prepare_command(load_spec(others[0]), source)
-            raise DataError(error.message, f"It looks like {' or '.join(others)}: {command}") from error
-        if unused := unused_archives(source):
-            raise DataError(f"{error.message.rstrip('.')}; {unused}.", error.mend) from error
-        raise
-
-
-def _is_other(name: str, spec: Spec, source: Path) -> bool:
-    other = load_spec(name)
-    return name != spec.name and bool(other.layouts) and other.task == spec.task and _has_layout(other, source)
-
-
-def _has_layout(spec: Spec, source: Path) -> bool:
-    try:
-        find_layout(spec, source)
-    except DataError:
-        return False
-    return True
 
 
 def _unpack(spec: Spec, tree: Tree, contents: dict[Packed, Contents], reporter: Reporter) -> None:

@@ -235,6 +235,14 @@ def test_archive_that_is_missing_is_named_before_the_others_are_unpacked(tmp_pat
     assert heard.said[0].startswith("stuffthingmaps_trainval2017.zip (label maps, 659 MB) is not beside them")
 
 
+def test_archive_of_the_right_name_with_something_else_in_it(tmp_path: Path) -> None:
+    make_zip(tmp_path / "ADEChallengeData2016.zip", {"readme/hello.txt": b"hello"})
+    with pytest.raises(
+        DataError, match="no known layout of ade20k-150 came out of ADEChallengeData2016.zip .but readme"
+    ):
+        prepare(load_spec("ade20k-150"), folders_of(tmp_path), tmp_path)
+
+
 def test_source_that_is_another_kind_of_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"")
     with pytest.raises(DataError, match=r"a\.jpg: this is a file, and no archive that ovseg unpacks \(\.zip"):
