@@ -9,6 +9,7 @@ from ovseg_cli.core.page.classes import charts_of
 from ovseg_cli.core.page.confusions import confusion_of
 from ovseg_cli.core.page.curves import curves_of
 from ovseg_cli.core.page.document import Page
+from ovseg_cli.core.page.further import further_of
 from ovseg_cli.core.page.reproductions import reproduction_of
 from ovseg_cli.core.page.rows import Row, lost_runs, members_of, rows_of
 from ovseg_cli.core.page.settings import settings_of
@@ -63,17 +64,19 @@ def page_of(
     """
     rows = rows_of(compared)
     curves, said = curves_of(rows)
+    further, broken = further_of(compared, rows)
     page = Page(
         title=tables[0].title,
         version=__version__,
         command=typed_command(),
         tables=tuple(tables),
+        further=tuple(further),
         classes=tuple(charts_of(compared)),
         confusions=tuple(found for row in rows if (found := confusion_of(row)) is not None),
         curves=tuple(curves),
         settings=tuple(settings_of(rows, folders)),
         reproductions=tuple(reproduction_of(member, folders) for member in members_of(rows)),
-        notes=(*compared.left_out, *lost_runs(rows), *_first_seeds(rows), *said),
+        notes=(*compared.left_out, *lost_runs(rows), *_first_seeds(rows), *broken, *said),
     )
     return with_galleries(page, rows, wish, folders, reporter) if wish.limit else page
 

@@ -184,6 +184,7 @@ class Page:
         version: Of ovseg.
         command: The command that made the page.
         tables: Scores, then differences to the baseline, in the order of `ovseg report`.
+        further: What else is stored of the runs: truly novel classes, named masks, the oracle ladder.
         classes: A chart a data set.
         confusions: One a result.
         galleries: One a data set; none where pictures were not wanted or cannot be made.
@@ -197,6 +198,7 @@ class Page:
     version: str
     command: str
     tables: tuple[Table, ...]
+    further: tuple[Table, ...] = ()
     classes: tuple[ClassChart, ...] = ()
     confusions: tuple[Confusion, ...] = ()
     galleries: tuple[Gallery, ...] = ()

@@ -50,11 +50,12 @@ def render(page: Page) -> str:
         not UTF-8) are written as escapes.
     """
     tables = tables_of(page)
-    scores, classes = _views(page)
+    scores, classes, further = _views(page)
     text = _environment().get_template("page.html").render(
         page=page,
         scores=[view for view in scores if not _is_difference(view)],
         differences=[view for view in scores if _is_difference(view)],
+        further=further,
         classes=classes,
         heats=[heat_view(confusion) for confusion in page.confusions],
         charts=curve_views(page.curves),
@@ -69,7 +70,7 @@ def render(page: Page) -> str:
 
 def tables_of(page: Page) -> list[Table]:
     """List all tables of the page, in the order of the JSON that is embedded in it."""
-    return [*page.tables, *(chart.table for chart in page.classes)]
+    return [*page.tables, *(chart.table for chart in page.classes), *page.further]
 
 
 def shared_facts(reproductions: Sequence[Reproduction]) -> tuple[tuple[str, str], ...]:
@@ -91,13 +92,15 @@ def best_model(gallery: Gallery) -> int:
     return max(range(len(gallery.models)), key=mean, default=0)
 
 
-def _views(page: Page) -> tuple[list[TableView], list[TableView]]:
+def _views(page: Page) -> tuple[list[TableView], list[TableView], list[TableView]]:
     scores = [score_view(table, place) for place, table in enumerate(page.tables)]
     classes = [
         class_view(chart.table, len(scores) + place, chart.bars, chart.deltas)
         for place, chart in enumerate(page.classes)
     ]
-    return scores, classes
+    first = len(scores) + len(classes)
+    further = [score_view(table, first + place) for place, table in enumerate(page.further)]
+    return scores, classes, further
 
 
 def _is_difference(view: TableView) -> bool:

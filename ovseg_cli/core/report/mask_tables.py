@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ovseg_cli.core.report.cells import Cell, Column, Table
+from ovseg_cli.core.report.grouping import method_title
 
 _ACCURACIES = ("top1", "top5", "class-top1", "area-top1")
 _HEADERS = {"top1": "top 1", "top5": "top 5", "class-top1": "top 1, classes", "area-top1": "top 1, area"}
@@ -33,7 +34,7 @@ def masks_table(documents: Sequence[Mapping[str, Any]], split: str = "all", rule
     rows = []
     for document in documents:
         place = f"{document['data']} {document['subset']}"
-        head = (document["method"], place, document["masks"]["source"])
+        head = (method_title(document["method"]), place, document["masks"]["source"])
         scores = document["scores"][rule]
         for group, own in scores.items():
             if split not in ("all", group) or not own["masks"]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ovseg_cli.core.report.cells import Cell, Column, Table
+from ovseg_cli.core.report.grouping import method_title
 
 _WORDS = {
     "predicted": ("predicted", "predicted"),
@@ -34,7 +35,12 @@ def oracle_table(documents: Sequence[Mapping[str, Any]], split: str = "all", rul
     for document in documents:
         place = f"{document['data']} {document['subset']}" + ("" if split == "all" else f", {split}")
         for rung, scores in document["ladder"][rule][split].items():
-            values = (document["method"], place, *_WORDS[rung], *(scores[key] for key in ("mIoU", "hIoU", "pAcc")))
+            values = (
+                method_title(document["method"]),
+                place,
+                *_WORDS[rung],
+                *(scores[key] for key in ("mIoU", "hIoU", "pAcc")),
+            )
             rows.append(tuple(Cell(value) for value in values))
     sources = dict.fromkeys(document["masks"]["source"] for document in documents)
     meant = " or ".join("the method's own" if source == "own" else f"those of {source}" for source in sources)
