@@ -16,6 +16,7 @@ from ovseg_cli.core.report.explain_gaps import Reading, gaps
 from ovseg_cli.core.report.explain_origin import request_of, turned, typed
 from ovseg_cli.core.report.explain_rows import Row
 from ovseg_cli.core.report.explain_variants import Knobs, Variant, wanted
+from ovseg_cli.core.report.grouping import method_title
 from ovseg_cli.core.runs import Run
 
 _SETS = ("sIoU", "uIoU", "hIoU")
@@ -49,7 +50,7 @@ def explain_tables(
     means = explain_rows.mean_rows(result)
     means += model_rows.background_rows(result, variants, others, command)
     means += model_rows.related_rows(result, others, request.model)
-    called = label or f"{result.method} on {result.data}, {result.subset}"
+    called = label or f"{method_title(result.method)} on {result.data}, {result.subset}"
     notes = _notes(result)
     tables = [_table(f"mIoU of {called} under each convention", means, ("mIoU",), resamples, seed, notes)]
     if any(result.unseen):
