@@ -108,10 +108,12 @@ def clocked(work: Callable[[Any], Any], items: Sequence[Any], workers: int) -> t
     before, parallel.PATIENCE = parallel.PATIENCE, 0.0
     try:
         begun, spent, started = 0, time.process_time(), time.perf_counter()
+        ended = started
         for done, _ in enumerate(parallel.ordered_map(work, items, workers), 1):
+            ended = time.perf_counter()  # of the last picture, not of the processes that end after it
             if workers > 1 and done == 1 + workers * parallel.CHUNK:
-                begun, started = done, time.perf_counter()
-        return len(items) / (time.process_time() - spent), (len(items) - begun) / (time.perf_counter() - started)
+                begun, started = done, ended
+        return len(items) / (time.process_time() - spent), (len(items) - begun) / (ended - started)
     finally:
         parallel.PATIENCE = before
 
