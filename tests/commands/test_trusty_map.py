@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from ovseg_cli.core.clip.model import load_clip
 from ovseg_cli.core.data.find import find_data
+from ovseg_cli.core.evaluation.names import vocabulary_of
 from ovseg_cli.core.evaluation.request import EvalRequest
-from ovseg_cli.core.evaluation.session import vocabulary_of
 from ovseg_cli.core.methods.build import build_method, choose_model
 from ovseg_cli.core.methods.tagclip import TagClip, TagClipConfig
 from ovseg_cli.core.methods.texts import method_text, names_of, training_vocabulary

@@ -8,9 +8,10 @@ from ovseg_cli.core.evaluation.journal import Journal
 from ovseg_cli.core.evaluation.mask_cache import cached_masks
 from ovseg_cli.core.evaluation.mask_job import MaskJob, Scored
 from ovseg_cli.core.evaluation.mask_sources import MaskSource, TruthMasks
+from ovseg_cli.core.evaluation.names import readout_of
 from ovseg_cli.core.evaluation.oracle import RUNGS, climb, maps_of_masks, maps_of_method
 from ovseg_cli.core.evaluation.oracle_results import OracleResult
-from ovseg_cli.core.evaluation.session import Job, readout_of
+from ovseg_cli.core.evaluation.session import Job
 from ovseg_cli.core.files import digest_of
 from ovseg_cli.core.reporter import Reporter
 from ovseg_cli.core.runtime import Folders

@@ -1,7 +1,6 @@
 """What `ovseg eval` does once every name is resolved: build, encode, score, keep the result files."""
 
 import json
-import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,23 +9,23 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from ovseg_cli import __version__
-from ovseg_cli.core.clip.prompts import resolve_templates
 from ovseg_cli.core.data.dataset import PreparedData
 from ovseg_cli.core.evaluation.evaluate import describe_readout, evaluate
+from ovseg_cli.core.evaluation.facts import facts_of, settings_of
 from ovseg_cli.core.evaluation.journal import remove_journal
 from ovseg_cli.core.evaluation.mask_cache import cached_masks
+from ovseg_cli.core.evaluation.names import of_the_paper, readout_of, vocabulary_of
 from ovseg_cli.core.evaluation.request import EvalPlan, EvalRequest, result_name
 from ovseg_cli.core.evaluation.results import Facts, Result
 from ovseg_cli.core.files import digest_of
 from ovseg_cli.core.methods.build import ModelChoice, build_method
-from ovseg_cli.core.methods.texts import default_names, default_templates, method_text, training_doubt
+from ovseg_cli.core.methods.texts import method_text, training_doubt
 from ovseg_cli.core.reporter import Reporter
-from ovseg_cli.core.runs import CONFIG, Run, create_run, is_run_path, list_runs, open_run, typed_command
+from ovseg_cli.core.runs import Run, create_run, list_runs, typed_command
 from ovseg_cli.core.runtime import Folders, Runtime, open_runtime
 from ovseg_cli.core.training.group import Group
 from ovseg_cli.core.training.processes import open_group
-from ovseg_cli.core.training.starts import caveats_of
-from ovseg_cli.core.types import Readout, TextFeatures, Vocabulary
+from ovseg_cli.core.types import TextFeatures, Vocabulary
 
 if TYPE_CHECKING:
     from ovseg_cli.core.data.specs import DataChoice
@@ -168,7 +167,7 @@ def find_scored(plan: EvalPlan, folders: Folders, reporter: Reporter) -> Scored 
         "vocabulary": vocabulary.digest(),
     }
     readout = describe_readout(readout_of(request, vocabulary, method), vocabulary)
-    protocol = {**readout, "method": _settings_of(method), "limit": request.limit}
+    protocol = {**readout, "method": settings_of(method), "limit": request.limit}
     for run in list_runs(folders.runs):
         path = run.path / "results" / f"{result_name(choice, plan.subsets[0], request, _changed(model, request))}.json"
         if run.method != model.method or not run.is_finished or not path.is_file():
@@ -228,9 +227,9 @@ def describe(job: Job, prepared: PreparedData) -> tuple[Vocabulary, TextFeatures
         text = method_text(method, vocabulary, job.folders.cache, reporter)
     if doubt := training_doubt(method, vocabulary):
         reporter.warn(f"{choice.label}: {doubt}")
-    if said := _of_the_paper(choice, job.request, method, vocabulary):
+    if said := of_the_paper(choice, job.request, method, vocabulary):
         reporter.say(f"{choice.label}: {said}")
-    facts = _facts(choice, job.subset, prepared, method, vocabulary, job.run, job.request, job.runtime)
+    facts = facts_of(choice, job.subset, prepared, method, vocabulary, job.run, job.request, job.runtime)
     if remark := method.remark(text):
         reporter.say(f"{choice.label}: {remark}")
         facts = replace(facts, notes=(*facts.notes, remark))
@@ -240,52 +239,6 @@ def describe(job: Job, prepared: PreparedData) -> tuple[Vocabulary, TextFeatures
 def _keep(result: Result, path: Path, journal: Path) -> None:
     result.save(path)
     remove_journal(journal)
-
-
-def vocabulary_of(
-    choice: "DataChoice", request: EvalRequest, method: "type[Method]", run: Run | None = None
-) -> Vocabulary:
-    """Names, synonyms and templates: `--names` and `--templates`, else those of run, spec or method.
-
-    Templates of the data set stand above the method's; names of the method's paper above the data set's.
-    """
-    kept = run.config.get("vocabulary", {}).get("templates") if run else None
-    templates = resolve_templates([request.templates]) if request.templates else kept
-    templates = templates or default_templates(method, choice.spec.preset.templates)
-    return choice.spec.vocabulary(choice.split, templates, _names_of(choice, request, method))
-
-
-def _names_of(choice: "DataChoice", request: EvalRequest, method: "type[Method]") -> str | None:
-    return request.names or default_names(method, [variant.id for variant in choice.spec.name_variants])
-
-
-def _of_the_paper(choice: "DataChoice", request: EvalRequest, method: "Method", vocabulary: Vocabulary) -> str | None:
-    """Say what the method's paper chose where the user said nothing: class names, threshold of the background."""
-    parts = []
-    if not request.names and (names := _names_of(choice, request, type(method))):
-        parts.append(f"class names '{names}' (--names)")
-    threshold = method.background_threshold
-    if request.background_threshold is None and vocabulary.background is not None and threshold is not None:
-        parts.append(f"background below a probability of {threshold:g} (--background-threshold)")
-    return f"as the paper of {method.title} does: {' and '.join(parts)}" if parts else None
-
-
-def readout_of(request: EvalRequest, vocabulary: Vocabulary, method: "Method") -> Readout:
-    """How scores become class ids under the options of a request, else under the method's own calibration."""
-    sets = {"all": None, "seen": tuple(vocabulary.seen_ids), "unseen": tuple(vocabulary.unseen_ids)}
-    penalty = method.seen_penalty if request.seen_penalty is None else request.seen_penalty
-    penalty = penalty if any(vocabulary.unseen) else 0.0
-    threshold = request.background_threshold
-    if threshold is None and vocabulary.background is not None:
-        threshold = method.background_threshold
-    return Readout(
-        candidates=sets[request.candidates],
-        seen_penalty=penalty,
-        seen_ids=tuple(vocabulary.seen_ids) if penalty else (),
-        softmax_scale=None if threshold is None else method.probability_scale,
-        threshold=threshold,
-        background=None if threshold is None else vocabulary.background,
-    )
 
 
 def _run_of(plan: EvalPlan, method: "Method", folders: Folders, join: bool = False) -> Run:
@@ -307,96 +260,6 @@ def _run_of(plan: EvalPlan, method: "Method", folders: Folders, join: bool = Fal
             if join and run.is_finished and own == (choice.label, plan.request.unseen):
                 return run
     return create_run(folders.runs, "segmentation", model.method, choice.label, tables, plan.request.seed)
-
-
-def _facts(
-    choice: "DataChoice",
-    subset: str,
-    prepared: PreparedData,
-    method: "Method",
-    vocabulary: Vocabulary,
-    run: Run,
-    request: EvalRequest,
-    runtime: Runtime,
-) -> Facts:
-    clip, seed = _clip_of(method.clip.name, request.seed)
-    training = dict(run.config.get("training", {}))
-    if training:  # of two seeds of one recipe the protocol is the same, so that a report can average them
-        seed = int(training.pop("seed", seed))
-        training |= {"init": "a run"} if training.get("init") else {}  # its path would set its seeds apart
-    notes = []
-    if subset in prepared.shortfall:
-        have, official = prepared.shortfall[subset]
-        notes.append(f"Of {choice.spec.name} {subset} only {have:,} of the official {official:,} pictures are here.")
-    if request.limit:
-        notes.append(f"Only the first {request.limit} pictures were scored.")
-    if doubt := training_doubt(method, vocabulary):
-        notes.append(doubt)
-    notes += caveats_of(method, run.config)
-    protocol = {
-        "method": _settings_of(method),
-        "templates": list(vocabulary.templates),
-        "names": _names_of(choice, request, type(method)),
-        "synonym_rule": vocabulary.synonym_rule,
-        "limit": request.limit,
-    }
-    fingerprints = {
-        "data": prepared.fingerprint,
-        "weights": method.digest,
-        "vocabulary": vocabulary.digest(),
-        "protocol": digest_of([json.dumps(protocol, sort_keys=True)]),
-    }
-    return Facts(
-        method=method.name,
-        data=choice.label,
-        subset=subset,
-        run=str(run.path),
-        class_split=choice.split.id if choice.split else None,
-        protocol={**protocol, "clip": clip, **({"training": training} if training else {})},
-        fingerprints=fingerprints,
-        environment=environment(runtime),
-        seed=seed,
-        command=typed_command(),
-        notes=tuple(notes),
-    )
-
-
-def _settings_of(method: "Method") -> dict[str, Any]:
-    """Settings for the protocol; masks of a host's run go by the host's name, so that its seeds share a protocol."""
-    settings = method.config.model_dump(mode="json")
-    proposals = settings.get("proposals")
-    if proposals and is_run_path(proposals) and (Path(proposals) / CONFIG).is_file():
-        settings["proposals"] = f"run of {open_run(Path(proposals)).method}"
-    return settings
-
-
-def _clip_of(name: str, seed: int) -> tuple[str, int]:
-    """Name and seed of a CLIP for the protocol: of one that was trained here, its trainer and its own seed.
-
-    So runs on CLIPs that differ in their seed alone share a protocol, and a report can average them.
-    """
-    if not is_run_path(name) or not (Path(name) / CONFIG).is_file():
-        return name, seed
-    made = open_run(Path(name))
-    return made.method, int(made.config["run"]["seed"])
-
-
-def environment(runtime: Runtime) -> dict[str, Any]:
-    """Versions and device, as plain JSON values."""
-    import open_clip
-
-    device = runtime.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    return {
-        "ovseg": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "open_clip": open_clip.__version__,
-        "device": str(device),
-        "device_name": name,
-        "threads": torch.get_num_threads(),
-        "processes": runtime.world_size,
-    }
 
 
 def _changed(model: ModelChoice, request: EvalRequest) -> str:

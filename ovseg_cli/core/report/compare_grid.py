@@ -16,8 +16,8 @@ from PIL import Image
 from ovseg_cli.core.data.palette import spec_colors
 from ovseg_cli.core.evaluation.confusion import Counts, add
 from ovseg_cli.core.evaluation.metrics import Areas, mean_iou
+from ovseg_cli.core.evaluation.names import readout_of, vocabulary_of
 from ovseg_cli.core.evaluation.request import EvalRequest
-from ovseg_cli.core.evaluation.session import readout_of, vocabulary_of
 from ovseg_cli.core.methods.build import ModelChoice, build_method, choose_model
 from ovseg_cli.core.methods.texts import method_text, training_doubt
 from ovseg_cli.core.report.cells import Cell, Column, Table

@@ -9,9 +9,10 @@ from ovseg_cli.core.errors import DataError, UsageError
 from ovseg_cli.core.evaluation.evaluate import evaluate
 from ovseg_cli.core.evaluation.journal import remove_journal
 from ovseg_cli.core.evaluation.mask_cache import cached_masks
+from ovseg_cli.core.evaluation.names import readout_of
 from ovseg_cli.core.evaluation.request import EvalRequest, resolve
 from ovseg_cli.core.evaluation.results import Facts, Result
-from ovseg_cli.core.evaluation.session import Job, describe, for_each_data, readout_of
+from ovseg_cli.core.evaluation.session import Job, describe, for_each_data
 from ovseg_cli.core.report.explain import variants_of
 from ovseg_cli.core.report.explain_origin import request_of, turned
 from ovseg_cli.core.report.explain_variants import find

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from ovseg_cli.core.clip.text import text_features
 from ovseg_cli.core.errors import UsageError
+from ovseg_cli.core.evaluation.names import vocabulary_of
 from ovseg_cli.core.evaluation.request import EvalRequest
-from ovseg_cli.core.evaluation.session import vocabulary_of
 from ovseg_cli.core.methods.build import ModelChoice, build_method, choose_model, split_settings
 from ovseg_cli.core.nn.label_maps import label_map
 from ovseg_cli.core.registry import METHODS

@@ -16,12 +16,12 @@ from ovseg_cli.core.evaluation.mask_series import VERSION
 from ovseg_cli.core.evaluation.mask_session import open_labelled
 from ovseg_cli.core.evaluation.mask_sources import MaskSource, find_source
 from ovseg_cli.core.evaluation.measurement_files import measured_before
+from ovseg_cli.core.evaluation.names import vocabulary_of
 from ovseg_cli.core.evaluation.proposal_scores import PictureScores
 from ovseg_cli.core.evaluation.proposal_sensitivity import VERSION as PROPOSALS_VERSION
 from ovseg_cli.core.evaluation.proposal_sensitivity import measure_proposals
 from ovseg_cli.core.evaluation.request import EvalRequest
 from ovseg_cli.core.evaluation.sensitivity_results import MaskSensitivity
-from ovseg_cli.core.evaluation.session import vocabulary_of
 from ovseg_cli.core.files import digest_of
 from ovseg_cli.core.methods.build import ModelChoice, build_method, choose_model
 from ovseg_cli.core.methods.texts import method_text

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from ovseg_cli.core.errors import UsageError
 from ovseg_cli.core.evaluation.measurement_files import measured_before
+from ovseg_cli.core.evaluation.names import vocabulary_of
 from ovseg_cli.core.evaluation.request import EvalRequest
-from ovseg_cli.core.evaluation.session import vocabulary_of
 from ovseg_cli.core.methods.build import ModelChoice, build_method, choose_model
 from ovseg_cli.core.methods.texts import method_text
 from ovseg_cli.core.nn.label_maps import label_map

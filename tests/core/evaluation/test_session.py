@@ -9,8 +9,10 @@ from ovseg_cli.core.clip.prompts import IMAGENET_SELECT, PHOTO
 from ovseg_cli.core.data.specs import parse_data
 from ovseg_cli.core.errors import OvsegError
 from ovseg_cli.core.evaluation import session
+from ovseg_cli.core.evaluation.facts import _clip_of
+from ovseg_cli.core.evaluation.names import readout_of, vocabulary_of
 from ovseg_cli.core.evaluation.request import EvalRequest, resolve, result_name
-from ovseg_cli.core.evaluation.session import _clip_of, readout_of, score, vocabulary_of
+from ovseg_cli.core.evaluation.session import score
 from ovseg_cli.core.methods.clip import Clip
 from ovseg_cli.core.reporter import Silent
 from ovseg_cli.core.runs import create_run

@@ -13,8 +13,8 @@ from ovseg_cli.core.clip.inputs import normalise
 from ovseg_cli.core.clip.prompts import template_set
 from ovseg_cli.core.data.specs import load_spec, parse_data, spec_names
 from ovseg_cli.core.errors import MachineError, UsageError
+from ovseg_cli.core.evaluation.names import readout_of, vocabulary_of
 from ovseg_cli.core.evaluation.request import EvalRequest
-from ovseg_cli.core.evaluation.session import readout_of, vocabulary_of
 from ovseg_cli.core.methods.build import choose_model, split_settings
 from ovseg_cli.core.methods.naclip import NaClip, NaClipConfig, neighbourhood
 from ovseg_cli.core.methods.proxyclip import ProxyAttention, ProxyClip, ProxyClipConfig, shares, similarities
