@@ -1,22 +1,28 @@
 """What lies beside archives joins what was unpacked of them: lists, or a part that people unpacked, as links."""
 
-import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from ovseg_cli.core.data.source_files import Packed
 from ovseg_cli.core.data.upkeep import make_link
+from ovseg_cli.core.files import explain_os_error
 from ovseg_cli.core.runtime import Folders
 
 
 def unlink_all(files: Path) -> None:
-    """Remove all links, which are ours: what is unpacked must never be written through them into a source."""
+    """Remove all links, which are ours: what is unpacked must never be written through them into a source.
+
+    Raises:
+        MachineError: One cannot be removed.
+    """
     for place, folders, names in os.walk(files):
         for name in (*folders, *names):
-            with contextlib.suppress(OSError):
-                if os.path.islink(path := os.path.join(place, name)):
+            if os.path.islink(path := os.path.join(place, name)):
+                try:
                     os.unlink(path)
+                except OSError as error:
+                    raise explain_os_error(error, path) from error
 
 
 def link_beside(files: Path, packed: Sequence[Packed], source: Path, folders: Folders) -> None:
@@ -25,7 +31,7 @@ def link_beside(files: Path, packed: Sequence[Packed], source: Path, folders: Fo
     Args:
         files: Where they are unpacked.
         packed: The archives, which are not linked, and published files that are none, which are linked to their place.
-        source: The folder that they lie in.
+        source: The folder that they lie in, or lay in: it may be gone.
         folders: Where prepared data lies, which is not linked into itself.
     """
     _link_folder(source.absolute(), files, {part.path.absolute() for part in packed}, folders.data.resolve())
@@ -39,7 +45,7 @@ def _link_folder(source: Path, target: Path, packed: set[Path], data: Path) -> N
     for path in target.iterdir():
         if path.is_symlink() and not path.exists():
             path.unlink()
-    for path in source.iterdir():
+    for path in source.iterdir() if source.is_dir() else ():
         place = target / path.name
         if path.name.startswith(".") or path in packed or data.is_relative_to(path.resolve()):
             continue

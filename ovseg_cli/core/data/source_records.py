@@ -29,22 +29,32 @@ def _read(path: Path) -> dict[str, Any] | None:
     return document if isinstance(document, dict) and document.get("schema") == SCHEMA else None
 
 
-def _facts(part: Packed) -> dict[str, Any]:
+def facts_of(part: Packed) -> dict[str, Any]:
+    """By what an archive is known again: its path, bytes and time, and the folder that it is unpacked into."""
     facts = os.stat(part.path)
     path = os.path.normpath(part.path.absolute())
     return {"archive": path, "bytes": facts.st_size, "mtime": facts.st_mtime_ns, "into": part.into}
 
 
-def write_record(folder: Path, part: Packed, contents: Contents) -> None:
-    """Record that all of an archive is unpacked."""
-    document = {"schema": SCHEMA, **_facts(part), "files": contents.files, "top": list(contents.top)}
+def write_record(folder: Path, part: Packed, facts: dict[str, Any], contents: Contents) -> None:
+    """Record that all of an archive is unpacked.
+
+    Args:
+        folder: Where the records lie.
+        part: The archive.
+        facts: What `facts_of` said before it was read: one that changed meanwhile counts as another.
+        contents: What it holds.
+    """
+    top = [name for name in contents.top if (folder / "files" / part.into / name).exists()]  # archives in it are gone
+    document = {"schema": SCHEMA, **facts, "files": contents.files, "top": top}
     write_json(_record_path(folder, part), document)
 
 
 def is_unpacked(part: Packed, folder: Path) -> bool:
     """Whether all of an archive, as it is now, is unpacked."""
     record = read_record(folder, part)
-    if record is None or {key: record.get(key) for key in _facts(part)} != _facts(part):
+    facts = facts_of(part)
+    if record is None or {key: record.get(key) for key in facts} != facts:
         return False
     return all((folder / "files" / part.into / str(name)).exists() for name in record.get("top") or ())
 

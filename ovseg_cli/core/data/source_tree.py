@@ -11,12 +11,13 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ovseg_cli.core.data.commands import prepare_command
 from ovseg_cli.core.data.source_doubts import has_layout, holds_something_else, require_layout
-from ovseg_cli.core.data.source_files import Packed, packed_files, wanted
+from ovseg_cli.core.data.source_files import Packed, is_archive, packed_files, wanted
 from ovseg_cli.core.data.source_links import link_beside, unlink_all
-from ovseg_cli.core.data.source_records import are_gone, is_unpacked, read_record, write_record
+from ovseg_cli.core.data.source_records import are_gone, facts_of, is_unpacked, read_record, write_record
 from ovseg_cli.core.data.spec import Spec
 from ovseg_cli.core.data.unpack import Contents, judge, unpack
 from ovseg_cli.core.data.upkeep import free_bytes, require_space
@@ -84,8 +85,7 @@ def find_tree(spec: Spec, folders: Folders, source: Path) -> Tree | None:
         DataError: The source is a file, but no archive.
     """
     packed = packed_files(spec, source)
-    base = (source.parent if source.is_file() else source).absolute()
-    mark = digest_of([os.path.normpath(base)])[:8]
+    mark = digest_of([os.path.normpath(_folder_of(source).absolute())])[:8]
     folder = folders.data / "_unpacked" / f"{spec.download_folder or spec.name}-{mark}"
     if not packed and not (are_gone(folder) and not has_layout(spec, source)):
         return None
@@ -104,8 +104,10 @@ def unpack_source(spec: Spec, folders: Folders, source: Path, reporter: Reporter
     if tree is None:
         return
     with folder_lock(tree.folder, f"unpacking {source}"):
+        tree = find_tree(spec, folders, source) or tree  # another process may have unpacked it meanwhile
         changed = any(read_record(tree.folder, part) is not None for part in tree.left)
         todo = [part for part in tree.packed if part.is_archive] if changed else tree.left
+        facts = {part: facts_of(part) for part in todo}  # as they are before they are read
         looked_at = reporter.track(todo, "look through archives", len(todo)) if todo else ()
         contents = {part: judge(part.path) for part in looked_at}
         if changed:
@@ -113,9 +115,9 @@ def unpack_source(spec: Spec, folders: Folders, source: Path, reporter: Reporter
             _clear(tree)
         if contents:
             _tell_what_is_missing(spec, source, tree, reporter)
-            _unpack(spec, tree, contents, reporter)
+            _unpack(spec, tree, contents, facts, reporter)
         make_folder(tree.files)
-        link_beside(tree.files, tree.packed, source.parent if source.is_file() else source, folders)
+        link_beside(tree.files, tree.packed, _folder_of(source), folders)
 
 
 def place_of(spec: Spec, folders: Folders, source: Path) -> Path:
@@ -137,21 +139,28 @@ def place_of(spec: Spec, folders: Folders, source: Path) -> Path:
     return tree.files
 
 
-def _unpack(spec: Spec, tree: Tree, contents: dict[Packed, Contents], reporter: Reporter) -> None:
+def _folder_of(source: Path) -> Path:
+    """The folder of the archives: the source, or that of the archive that it is or was before it was deleted."""
+    return source.parent if source.is_file() or (is_archive(source) and not source.exists()) else source
+
+
+def _unpack(
+    spec: Spec, tree: Tree, contents: dict[Packed, Contents], facts: dict[Packed, dict[str, Any]], reporter: Reporter
+) -> None:
     """Unpack archives that were judged, one after the other."""
     require_space(tree.folder, sum(c.bytes for c in contents.values()) - _begun(tree), "unpacking the archives")
     unlink_all(tree.files)
     for part, found in contents.items():
         unpack(part.path, tree.files / part.into, reporter, contents=found)
         _unpack_inner(spec, tree, tree.files / part.into, found, reporter)
-        write_record(tree.folder, part, found)
+        write_record(tree.folder, part, facts[part], found)
     reporter.say(f"unpacked into {tree.files}; the archives are not needed any more")
 
 
 def _tell_what_is_missing(spec: Spec, source: Path, tree: Tree, reporter: Reporter) -> None:
     """Name published files that are not among those that are unpacked; people may have unpacked them elsewhere."""
     have = {part.path.name.lower() for part in tree.packed}
-    folder = source.parent if source.is_file() else source
+    folder = _folder_of(source)
     for part in spec.downloads:
         if part.file and not part.optional and part.file.lower() not in have and not (folder / part.file).exists():
             reporter.say(f"{part.file} ({part.what}) is not beside them; if it is needed, put it there as well.")

@@ -1,11 +1,13 @@
 """`--source` may hold the official archives themselves: what is prepared from them is what their folders give."""
 
+import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
+from ovseg_cli.core.data import source_tree
 from ovseg_cli.core.data import unpack as unpacking
 from ovseg_cli.core.data.manifest import read_manifest
 from ovseg_cli.core.data.prepare import plan, prepare
@@ -158,6 +160,64 @@ def test_archives_may_be_deleted_once_they_are_unpacked(tmp_path: Path) -> None:
         archive.unlink()
     assert prepare(spec, folders, packed).fingerprint == fingerprint
     assert prepare(spec, folders).made == 0
+
+
+def test_their_folder_may_be_deleted_too(tmp_path: Path) -> None:
+    spec, folders, packed, *_ = ready(tmp_path, "coco-stuff")
+    fingerprint = prepare(spec, folders, packed).fingerprint
+    shutil.rmtree(packed)
+    assert prepare(spec, folders).fingerprint == fingerprint
+
+
+def test_archive_that_was_named_may_be_deleted_too(tmp_path: Path) -> None:
+    spec, folders, _, (archive,), _ = ready(tmp_path, "ade20k-150")
+    fingerprint = prepare(spec, folders, archive).fingerprint
+    archive.unlink()
+    assert prepare(spec, folders).fingerprint == fingerprint
+
+
+def test_archives_at_the_top_of_an_archive_are_unpacked_once(tmp_path: Path) -> None:
+    spec, folders, packed, archives, _ = ready(tmp_path, "coco-stuff")
+    labels = tmp_path / "unpacked" / "annotations"
+    for name in ("train2017", "val2017"):
+        pack_zip(labels / f"{name}.zip", labels, sorted((labels / name).iterdir()))
+    pack_zip(archives[2], labels, sorted(labels.glob("*.zip")))
+    assert prepare(spec, folders, packed).images == {"train": 2, "val": 2}
+    assert prepare(spec, folders, packed, heard := Heard()).made == 0 and heard.unpacked == []
+
+
+def test_what_another_process_has_just_unpacked_is_not_cleared_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one is done between the first look and the lock."""
+    spec, folders, packed, *_ = ready(tmp_path, "coco-stuff")
+    heard = Heard()
+
+    def late(folder: Path, what: str) -> object:
+        monkeypatch.setattr(source_tree, "folder_lock", folder_lock)
+        source_tree.unpack_source(spec, folders, packed, Silent())
+        return folder_lock(folder, what)
+
+    monkeypatch.setattr(source_tree, "folder_lock", late)
+    source_tree.unpack_source(spec, folders, packed, heard)
+    assert (heard.unpacked, heard.said) == ([], [])
+
+
+def test_archive_that_changes_while_it_is_unpacked_is_not_taken_for_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, folders, packed, (archive,), _ = ready(tmp_path, "ade20k-150")
+
+    def slow(path: Path, *rest: object, **named: object) -> object:
+        done = unpacking.unpack(path, *rest, **named)  # type: ignore[arg-type]
+        os.utime(archive, (1, 1))
+        return done
+
+    monkeypatch.setattr(source_tree, "unpack", slow)
+    with pytest.raises(DataError, match="not unpacked yet: ADEChallengeData2016.zip"):
+        prepare(spec, folders, packed)
+    monkeypatch.undo()
+    assert prepare(spec, folders, packed).images == {"train": 2, "val": 2}
 
 
 @pytest.mark.parametrize("stop_in", ["look through", "unpack train2017.zip", "unpack val2017.zip"])
