@@ -76,12 +76,20 @@ def _entry(stream: BinaryIO, path: Path) -> Entry:
     try:
         return entry_of(line)
     except (ValueError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: the index is damaged ({error}).", "Remove it and prepare again.") from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path}: the index is damaged ({error}).", "Remove it and prepare again.")
 
 
 def read_records(root: Path, subset: str, key: str | None = None) -> Records:
     """Find the records of a subset; later ones replace earlier ones. See `scan_index` for `key` and errors."""
-    return Records(index_path(root, subset), {str(r["stem"]): at for at, r in scan_index(root, subset, key)})
+    path = index_path(root, subset)
+    try:
+        return Records(path, {str(record["stem"]): at for at, record in scan_index(root, subset, key)})
+    except (KeyError, TypeError) as error:  # a line of JSON that is no record
+        raise _damaged(path, error) from error
 
 
 def write_records(path: Path, entries: Iterable[Entry], key: str) -> Records:

@@ -48,6 +48,15 @@ def test_damaged_records_are_an_error_of_the_data(tmp_path: Path) -> None:
         list(records)
 
 
+@pytest.mark.parametrize("line", ["{}", "7", "[1]", '"a"'])
+def test_line_that_is_no_record_is_an_error_of_the_data(tmp_path: Path, line: str) -> None:
+    path = index_path(tmp_path, "train")
+    write_records(path, map(entry, "ab"), "key")
+    path.write_text(path.read_text() + f"{line}\n")
+    with pytest.raises(DataError, match="index is damaged"):
+        read_records(tmp_path, "train")
+
+
 def test_memory_of_many_records_is_small(tmp_path: Path) -> None:
     """Two thousand records take some 1500 bytes each as objects; where each begins takes about 150."""
     records = write_records(index_path(tmp_path, "train"), (entry(f"{i:012d}") for i in range(2000)), "key")
