@@ -50,7 +50,7 @@ class OracleResult(MasksFile):
     def verdict(self, split: str = "all", rule: Rule = "union") -> str:
         """Say in one line what holds the method back."""
         own, masks, names = (self.scores(rung, split, rule)["mIoU"] for rung in RUNGS[:3])
-        if own is None:
+        if own is None or masks is None or names is None:  # names alone may be of them, and score 0
             return "Nothing to compare: no pixel of these classes is labelled."
         by_masks, by_names = masks - own, names - own
         gains = f"right names would add {by_names:.1f} points of mIoU, right masks {by_masks:.1f}"

@@ -144,6 +144,14 @@ def test_nothing_to_compare_and_ties_are_said():
     assert perfect.verdict().startswith("Neither masks nor names")
 
 
+def test_classes_that_are_predicted_alone_leave_nothing_to_compare(tmp_path):
+    """Everything is class 0 and is called 1: class 1 scores 0 as predicted, and right names are never 1."""
+    absent = result_of(ladder(np.zeros((2, 4), int), Method(0, dense(np.ones((2, 4), int)))), unseen=(1,))
+    assert absent.scores("predicted", "unseen")["mIoU"] == 0
+    assert absent.verdict("unseen").startswith("Nothing to compare")
+    absent.save(tmp_path / "a.json")
+
+
 def test_ladder_comes_back_from_its_file(tmp_path):
     result = result_of(ladder(LABEL, Method(0, dense(LABEL % 2))), unseen=(1,))
     path = tmp_path / "a.json"
