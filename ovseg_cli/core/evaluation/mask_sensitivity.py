@@ -116,7 +116,7 @@ def mask_probabilities(method: Namer, image: Tensor, masks: NDArray[np.bool_], t
 
 def _scores(method: Namer, sample: Sample, text: TextFeatures, probes: list[Probe]) -> Iterator[RegionScores]:
     """Name the masks of all regions of a picture at once. A region needs masks of two IoUs."""
-    probes = [(region, series) for region, series in probes if len(series.ious) > 1 and np.ptp(series.ious) > 0]
+    probes = [(region, series) for region, series in probes if np.ptp(rounded(series.ious)) > 0]
     if not probes:
         return
     named = mask_probabilities(method, sample.image, np.concatenate([series.masks for _, series in probes]), text)

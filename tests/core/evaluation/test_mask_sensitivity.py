@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from ovseg_cli.core.errors import DataError
+from ovseg_cli.core.evaluation import mask_sensitivity
 from ovseg_cli.core.evaluation.mask_sensitivity import mask_probabilities, measure, regions_of, series_of
 from ovseg_cli.core.evaluation.mask_series import KINDS, mask_series, overlaps, shifted
 from ovseg_cli.core.evaluation.mask_sources import StoredMasks
@@ -224,6 +225,19 @@ def test_masks_of_a_cache_are_measured_against_every_region(tmp_path):
     assert (whole.picture, whole.masks, whole.present) == ("p0", 2, (0, 1))
     assert whole.distance == first.distance == second.distance
     assert whole.best_ious == (1.0, 0.5)
+
+
+def test_overlaps_that_are_one_number_in_what_is_kept_tell_nothing(tmp_path, monkeypatch):
+    """As one pixel of some millions: the two masks differ in a pixel, their kept IoUs (0 and 0; 1 and 1) do not."""
+    monkeypatch.setattr(mask_sensitivity, "DIGITS", 1)
+    label = np.repeat([[0] * 4 + [1] * 4], 8, 0)
+    masks = torch.from_numpy(np.stack([label == 1, label == 1]))
+    masks[1, 0, 0] = True
+    store = ProposalStore.create(tmp_path / "store", {"generator": "drawn", "settings": {}})
+    pictures = Pictures(label)
+    store.write("p0", pictures[0].image, Proposals(masks, torch.ones(2), (8, 8)))
+    regions, (whole,) = measure_proposals(Aware(), pictures, text_of(3), StoredMasks(store), Silent())
+    assert regions == () and whole.masks == 2
 
 
 def measurement():
