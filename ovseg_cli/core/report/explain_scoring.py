@@ -1,8 +1,9 @@
 """`ovseg report RUN --explain --score-missing`: the model is asked once a picture for all that no result tells yet."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from ovseg_cli.core.data.dataset import PreparedData
 from ovseg_cli.core.errors import DataError, UsageError
@@ -92,11 +93,16 @@ def _scored(job: Job, requests: Sequence[EvalRequest], result: Result) -> list[R
             journal=journal,
             group=job.group,
         )
+    job.group.on_main(lambda: _keep(found, folder, journal))
+    for stem in found:
+        job.reporter.say(f"wrote {folder / stem}.json")
+    return list(found.values())
+
+
+def _keep(found: Mapping[str, Result], folder: Path, journal: Path) -> None:
     for stem, one in found.items():
         one.save(folder / f"{stem}.json")
-        job.reporter.say(f"wrote {folder / stem}.json")
     remove_journal(journal)
-    return list(found.values())
 
 
 def _check(facts: Facts, result: Result, run: Run) -> None:
