@@ -12,8 +12,8 @@ from ovseg_cli.core.report.cells import Table
 from ovseg_cli.core.report.mask_tables import masks_table
 from ovseg_cli.core.report.oracle_tables import oracle_table
 from ovseg_cli.core.report.request import Comparison
-from ovseg_cli.core.report.tables import View
 from ovseg_cli.core.vocabulary.novelty import novelty_of, novelty_table
+from ovseg_cli.core.vocabulary.training import training_of_run
 
 
 def further_of(compared: Comparison, rows: Sequence[Row]) -> tuple[list[Table], list[str]]:
@@ -25,7 +25,7 @@ def further_of(compared: Comparison, rows: Sequence[Row]) -> tuple[list[Table], 
     view = compared.view
     named, notes = _stored(MaskResult, rows)
     climbed, more = _stored(OracleResult, rows)
-    tables = _novelty(compared, view)
+    tables = _novelty(compared, rows)
     if named:
         tables.append(masks_table(named, view.split, view.rule))
     if climbed:
@@ -33,12 +33,13 @@ def further_of(compared: Comparison, rows: Sequence[Row]) -> tuple[list[Table], 
     return tables, [*notes, *more]
 
 
-def _novelty(compared: Comparison, view: View) -> list[Table]:
-    """Truly novel classes: only where somebody says what was trained on."""
-    parts = [novelty_of(group[0]) for group in compared.groups]
+def _novelty(compared: Comparison, rows: Sequence[Row]) -> list[Table]:
+    """Truly novel classes: only where somebody says what was trained on, the run where it lies now for one."""
+    firsts = [row.first for row in rows]
+    parts = [novelty_of(first.result, training_of_run(first.run) if first.run else None) for first in firsts]
     if not any(part.training for part in parts):
         return []
-    return [novelty_table(compared.groups, view, parts)]
+    return [novelty_table(compared.groups, compared.view, parts)]
 
 
 def _stored(kind: type[MasksFile], rows: Sequence[Row]) -> tuple[list[dict[str, Any]], list[str]]:

@@ -49,6 +49,17 @@ def test_ladder_of_the_same_data_is_shown_as_eval_shows_it(place, options):
     assert "what better masks or names would bring" in render(page)
 
 
+def test_what_was_trained_on_is_asked_of_the_run_where_it_lies_now(tmp_path):
+    """The result says where its run lay when it was scored."""
+    run = create_run(tmp_path / "runs", "segmentation", "clip", "a:b", {"vocabulary": {"training_names": ["cat"]}})
+    scored = random_result(1, unseen=(False,) * 3, run="runs/elsewhere")
+    scored.save(run.path / "results" / "r.json")
+    folders = Folders(tmp_path / "datasets", tmp_path / "runs")
+    page = build_page(PageRequest(ReportRequest((str(run.path),)), PictureWish(0)), folders, Silent())
+    (novelty,) = page.further
+    assert [row["known"] for row in novelty.records()] == [1], "a cat"
+
+
 def test_nothing_stands_behind_a_score_alone(place, tmp_path):
     folders, run, _ = place
     alone = create_run(folders.runs, "segmentation", "clip", "toy:combo", {})
