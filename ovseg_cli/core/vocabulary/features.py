@@ -130,11 +130,12 @@ def astray(features: Features, class_of_row: Sequence[int]) -> list[tuple[int, i
     owner = np.asarray(class_of_row, dtype=np.int64)
     sums = np.zeros((int(owner.max(initial=-1)) + 1, features.shape[1]))
     np.add.at(sums, owner, features)
+    means = _unit(sums)
     found = []
     for row in np.flatnonzero(np.bincount(owner)[owner] > 1) if len(owner) else ():
         own = owner[row]
-        means = _unit(sums - features[row] * (np.arange(len(sums)) == own)[:, None])
         cosines = means @ features[row]
+        cosines[own] = _unit(sums[own : own + 1] - features[row])[0] @ features[row]
         best = int(cosines.argmax())
         if best != own:
             found.append((int(row), best, float(cosines[best]), float(cosines[own])))

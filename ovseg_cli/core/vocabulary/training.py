@@ -101,7 +101,8 @@ def overlaps_by_features(
     Classes in `known` are left out: their names say it already.
     """
     found: dict[int, Overlap] = {}
+    rows = training.rows
     for i, j, cosine in pairs:
         if i not in known:
-            found.setdefault(i, Overlap(training.rows[j][0], "alike", f"cosine {cosine:.3f}", cosine))
+            found.setdefault(i, Overlap(rows[j][0], "alike", f"cosine {cosine:.3f}", cosine))
     return found

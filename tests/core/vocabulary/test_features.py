@@ -88,3 +88,19 @@ def test_synonym_that_is_nearer_to_another_class():
     found = astray(np.stack([AXES[0], AXES[1], AXES[1]]), [0, 0, 1])
     assert [(row, other) for row, other, *_ in found] == [(1, 1)]
     assert astray(AXES[:0], []) == []
+
+
+def test_stray_synonyms_are_those_of_plain_loops():
+    draws = np.random.default_rng(4)
+    owners = draws.integers(0, 6, 24)
+    rows = unit(*draws.normal(size=(24, 5)))
+    expected = []
+    for i, own in enumerate(owners):
+        if (owners == own).sum() < 2:
+            continue
+        means = {int(k): rows[(owners == k) & (np.arange(24) != i)].mean(0) for k in np.unique(owners)}
+        cosines = {k: mean @ rows[i] / np.linalg.norm(mean) for k, mean in means.items()}
+        best = max(cosines, key=cosines.get)
+        if best != own:
+            expected.append((i, best, pytest.approx(cosines[best]), pytest.approx(cosines[int(own)])))
+    assert astray(rows, owners) == expected and expected
