@@ -92,7 +92,7 @@ def related_rows(result: Result, others: Sequence[Result], model: str) -> list[R
             command = f"ovseg eval {model} --data {name}"
             rows.append(Row(f"data-{name}", convention, _USED[has], {}, f"Not scored yet: {command}", command))
             continue
-        other = max(found, key=lambda one: one.created)
+        other = max(found, key=lambda one: (_likeness(one, result), one.created))
         share = words.percent(other.areas.truth.sum() - result.areas.truth.sum(), other.areas.truth.sum())
         why = (
             f"{share} of the pixels are background there, a class to be told from all others."
@@ -142,6 +142,12 @@ def _is_of(other: Result, name: str, result: Result) -> bool:
     same = (other.method, other.subset, len(other.images)) == (result.method, result.subset, len(result.images))
     weights = other.fingerprints.get("weights") == result.fingerprints.get("weights")
     return same and weights and other.data.partition(":")[0] == name and Knobs.of(other).candidates == "all"
+
+
+def _likeness(other: Result, result: Result) -> int:
+    """How many settings two results share: else the gap would be that of a setting, and not of the background."""
+    mine, theirs = ({**one.protocol, **(one.protocol.get("method") or {})} for one in (result, other))
+    return sum(key in theirs and theirs[key] == value for key, value in mine.items())
 
 
 def _not_scored(variant: Variant, command: Command) -> Row:

@@ -21,7 +21,7 @@ def request_of(result: Result, run: Run | None) -> EvalRequest:
         result: The result.
         run: Its run folder; None where it is gone, and the result says only where it lay.
     """
-    protocol, typed = result.protocol, _typed_options(result.command)
+    protocol, typed = result.protocol, _typed_options(result)
     data, unseen = _data_of(result, run)
     knobs = Knobs.of(result)
     return EvalRequest(
@@ -82,9 +82,17 @@ def _data_of(result: Result, run: Run | None) -> tuple[tuple[str, ...], str | No
     return (name,), ("; " if any("," in one for one in names) else ", ").join(names)
 
 
-def _typed_options(command: str) -> dict[str, str]:
-    """Options of a command line that have a value; those of another command than eval say nothing."""
-    words = shlex.split(command) if command else []
+def _typed_options(result: Result) -> dict[str, str]:
+    """Options with a value that made a result; of what was scored for an explanation those that would make it.
+
+    Of a result that another command made, a training for instance, nothing was typed.
+    """
+    words = shlex.split(result.command) if result.command else []
+    if words[:2] == ["ovseg", "report"]:
+        protocol = result.protocol
+        told = {"--background-threshold": protocol.get("background_threshold"), "--names": protocol.get("names")}
+        told |= {"--seen-penalty": protocol.get("seen_penalty")} if any(result.unseen) else {}
+        return {name: str(value) for name, value in told.items() if value is not None}
     if words[:2] != ["ovseg", "eval"]:
         return {}
     found: dict[str, str] = {}

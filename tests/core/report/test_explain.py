@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ovseg_cli.core.data.specs import load_spec
 from ovseg_cli.core.evaluation import metrics
 from ovseg_cli.core.evaluation.bootstrap import difference, picture_draws, resampled_areas
 from ovseg_cli.core.report.explain import explain_tables, variants_of
@@ -146,8 +147,6 @@ def test_threshold_that_was_scored_has_its_numbers():
 
 
 def test_thresholds_and_the_twin_without_background_are_looked_up_for_a_shipped_data_set():
-    from ovseg_cli.core.data.specs import load_spec
-
     spec = load_spec("pascal-context-60")
     names, size = tuple(spec.class_names), spec.num_classes
     one = result(np.eye(size, dtype=int), class_names=names, unseen=(False,) * size, data=spec.name, background=0)
@@ -160,6 +159,22 @@ def test_thresholds_and_the_twin_without_background_are_looked_up_for_a_shipped_
     assert means["data-pascal-context-59"]["mIoU"] == pytest.approx(100)
     means, _ = rows_of(twin)
     assert "data-pascal-context-60" in means
+
+
+def test_background_is_compared_with_the_result_of_the_same_settings():
+    spec = load_spec("pascal-context-60")
+    names, size = tuple(spec.class_names), spec.num_classes
+
+    def scored(data, first, side, created):
+        matrix, protocol = np.eye(size - first, dtype=int), {"candidates": "all", "method": {"side": side}}
+        if side == 48:
+            matrix[0] = matrix[0, ::-1]  # one class is wrong
+        own = {"data": data, "class_names": names[first:], "unseen": (False,) * (size - first)}
+        return result(matrix, protocol=protocol, created=created, background=0 if first == 0 else None, **own)
+
+    others = [scored("pascal-context-59", 1, side, str(48 - side)) for side in (96, 48)]  # the other one is newer
+    means, _ = rows_of(scored(spec.name, 0, 96, ""), others)
+    assert means["data-pascal-context-59"]["mIoU"] == pytest.approx(100)
 
 
 def variant(candidates, matrix, **protocol):
@@ -239,6 +254,16 @@ def test_command_of_a_variant_repeats_what_the_result_was_made_with(tmp_path):
         f"ovseg eval {tmp_path}/runs/r --subset train --seen-penalty 0.1 --templates vild --names maft --limit 8 "
         "--set side=48 --set deep.b=2"
     )
+
+
+def test_command_after_a_variant_that_an_explanation_scored_keeps_its_readout(tmp_path):
+    """What was typed then says nothing of it."""
+    one = variant("all", MATRIX, seen_penalty=0.1, names="maft", background_threshold=None)
+    one = replace(one, command="ovseg report runs/r --explain --score-missing")
+    told = typed(turned(request_of(one, run(tmp_path)), one, Variant("candidates", "unseen", "")))
+    assert told == f"ovseg eval {tmp_path}/runs/r --candidates unseen --seen-penalty 0.1 --names maft"
+    closed = replace(one, unseen=(False,) * 3)
+    assert "--seen-penalty" not in typed(request_of(closed, run(tmp_path)))
 
 
 def test_command_names_classes_of_a_split_of_ones_own(tmp_path):
