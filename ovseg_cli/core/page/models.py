@@ -1,5 +1,6 @@
 """How is a stored result made again on a few pictures? Its data and its model, checked against its fingerprints."""
 
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -92,4 +93,5 @@ def _check(member: Member, own: dict[str, str]) -> None:
     for name, digest in own.items():
         if digest != member.result.fingerprints.get(name, digest):
             what = f"its {name} {'are' if name == 'weights' else 'is'} not what was scored."
-            raise DataError(what, f"Score it again: ovseg eval {member.run.as_model if member.run else 'RUN'}")
+            model = shlex.quote(member.run.as_model) if member.run else "RUN"
+            raise DataError(what, f"Score it again: ovseg eval {model}")

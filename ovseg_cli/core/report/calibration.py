@@ -1,5 +1,6 @@
 """`ovseg report RUN… --figures calibration`: do probabilities of named masks come true? From files alone."""
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,14 +86,14 @@ def _newest(run: Run, request: FigureRequest, like: MaskResult | None) -> tuple[
     fitting = [item for item in wanted if like is None or _pictures(item[1]) == _pictures(like)]
     if fitting:
         return max(fitting, key=lambda item: item[1].created)
-    words = [run.as_model, *(f"--data {request.data}" for _ in [0] if request.data)]
-    words += [f"--proposals {request.proposals}" for _ in [0] if request.proposals]
+    words = ["ovseg", "eval", run.as_model, *(["--data", request.data] if request.data else [])]
+    words += ["--proposals", request.proposals] if request.proposals else []
     same = "of the same pictures and masks as the first run's" if wanted else "that fits"
     raise UsageError(
         f"{run.path}: holds no result of mask classification {same}."
         if results
         else f"{run.path}: no masks were named.",
-        f"Make one: ovseg eval {' '.join(words)} --task masks",
+        f"Make one: {shlex.join([*words, '--task', 'masks'])}",
     )
 
 

@@ -1,5 +1,6 @@
 """What `ovseg report RUN… --explain` reads: which result is explained, and what stands beside it."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -83,6 +84,6 @@ def _explained(
     if missing and run is not None and not request.score_missing:
         reporter.say(
             f"{len(missing)} rows need the model; to score them in one pass: "
-            f"ovseg report {run.as_model} --explain --score-missing"
+            f"ovseg report {shlex.quote(run.as_model)} --explain --score-missing"
         )
     return tables

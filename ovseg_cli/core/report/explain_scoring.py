@@ -1,6 +1,7 @@
 """`ovseg report RUN --explain --score-missing`: the model is asked once a picture for all that no result tells yet."""
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -113,5 +114,5 @@ def _check(facts: Facts, result: Result, run: Run) -> None:
             raise DataError(
                 f"{run.path}: the {words} are not those that this result was scored with, so it cannot be explained "
                 "with new scores beside it.",
-                f"Score it again: ovseg eval {run.as_model}",
+                f"Score it again: ovseg eval {shlex.quote(run.as_model)}",
             )

@@ -1,5 +1,6 @@
 """Which results does a name mean: a result file, a run folder, `latest` or a folder of seeds? And where do they lie?"""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,8 +50,8 @@ def find_stored(name: str, folders: Folders) -> list[Stored]:
     if not files:
         run, which = runs[0], "this run holds" if len(runs) == 1 else f"its {len(runs)} seeds hold"
         path = run.path if len(runs) == 1 else run.path.parent
-        how = f"ovseg eval {run.path}" if run.kind == "segmentation" else f"ovseg eval maskclip --clip {run.path}"
-        raise NoResult(f"{path}: {which} no result yet.", f"Score it: {how}")
+        words = [run.as_model] if run.kind == "segmentation" else ["maskclip", "--clip", str(run.path)]
+        raise NoResult(f"{path}: {which} no result yet.", f"Score it: {shlex.join(['ovseg', 'eval', *words])}")
     return [Stored(load_result(file), file) for file in files]
 
 

@@ -70,6 +70,17 @@ def test_run_without_result_is_left_out_with_a_warning_unless_it_is_the_only_one
         tables_of(place, trained)
 
 
+@pytest.mark.parametrize(("name", "typed"), [("bare", "./bare"), ("a b/it's", "'a b/it'\"'\"'s'")])
+def test_command_that_mends_can_be_pasted(place, tmp_path, monkeypatch, name, typed):
+    monkeypatch.chdir(tmp_path)
+    run = create_run(place.runs, "segmentation", "clip", "toy:combo", {}).path
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    run.rename(name)
+    with pytest.raises(NoResult) as caught:
+        find_results(name, place)
+    assert caught.value.mend == f"Score it: ovseg eval {typed}"
+
+
 def test_options_of_the_view_reach_the_table(place):
     path = make_run(place, 1)
     usual = tables_of(place, path)[0]
