@@ -16,13 +16,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ovseg_cli.core.errors import DataError
+from ovseg_cli.core.errors import DataError, UsageError
 from ovseg_cli.core.evaluation.count_table import CountTable
 from ovseg_cli.core.evaluation.results import Result
 from ovseg_cli.core.files import read_json, write_text
 
 SCHEMA = 1
 KIND = "ovseg-result"
+OTHER_KINDS = {
+    "ovseg-mask-classification": "named masks",
+    "ovseg-oracle": "an oracle",
+    "ovseg-mask-sensitivity": "mask sensitivity",
+    "ovseg-trusty-map": "trusty maps",
+    "ovseg-proposal-quality": "the quality of proposals",
+}
+"""What else lies in the results of a run, in files of other modules."""
 _PLAIN = (
     "method", "data", "subset", "run", "class_split", "protocol", "fingerprints", "environment", "seed", "command",
     "notes", "class_names", "unseen", "is_thing", "background", "ignore_label", "timing", "created", "version",
@@ -48,12 +56,13 @@ def load_result(path: Path) -> Result:
 
     Raises:
         DataError: The file is missing, cut off, changed, of another schema or no result at all.
+        UsageError: It holds something else that a run keeps: named masks, an oracle.
     """
     document = read_json(path, "the result file", _MEND)
     try:
         return from_document(document)
-    except DataError as error:
-        raise DataError(f"{path}: {error.message}", error.mend) from error
+    except (DataError, UsageError) as error:
+        raise type(error)(f"{path}: {error.message}", error.mend) from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: this result is broken ({type(error).__name__}: {error}).", _MEND) from error
 
@@ -76,7 +85,13 @@ def to_document(result: Result) -> dict[str, Any]:
 
 def from_document(document: Any) -> Result:
     """Build a result from JSON values; see `load_result`."""
-    if not isinstance(document, dict) or document.get("kind") != KIND:
+    kind = document.get("kind") if isinstance(document, dict) else None
+    if kind in OTHER_KINDS:
+        raise UsageError(
+            f"this file holds {OTHER_KINDS[kind]}, not scores of label maps.",
+            "Name the folder of its run: the page (--format html) and --figures show what else lies there.",
+        )
+    if kind != KIND:
         raise DataError("this is not a result of ovseg eval.", "Name a run folder, or a file in its results/ folder.")
     if document.get("schema") != SCHEMA:
         made_by = document.get("version") or "another version"

@@ -9,6 +9,8 @@ import pytest
 from ovseg_cli.core.errors import DataError, UsageError
 from ovseg_cli.core.evaluation.confusion import Counts
 from ovseg_cli.core.evaluation.count_table import CountTable
+from ovseg_cli.core.evaluation.mask_results import MaskResult
+from ovseg_cli.core.evaluation.oracle_results import OracleResult
 from ovseg_cli.core.evaluation.result_files import to_document
 from ovseg_cli.core.evaluation.results import Result
 from tests.core.evaluation.drawn import draw_result
@@ -91,6 +93,15 @@ def test_parts_add_up_to_the_whole():
 def test_results_that_do_not_belong_together_are_not_added(result, changes, message):
     with pytest.raises(UsageError, match=f"cannot be added: .*{message}"):
         result.merge(draw_result(**{"first": 100, **changes}))
+
+
+@pytest.mark.parametrize(("other", "what"), [(MaskResult, "named masks"), (OracleResult, "an oracle")])
+def test_file_of_another_task_is_called_what_it_is(result, tmp_path, other, what):
+    path = tmp_path / "r.json"
+    result.save(path)
+    break_file(path, lambda document: document.update(kind=other.kind))
+    with pytest.raises(UsageError, match=f"r.json: this file holds {what}, not scores of label maps"):
+        Result.load(path)
 
 
 def break_file(path, change):
