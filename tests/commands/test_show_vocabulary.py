@@ -113,7 +113,7 @@ def test_every_data_set(cli, data):
         (("vocabulary", "coc-stuff"), "Did you mean 'coco-stuff'?"),
         (("vocabulary", "runs/none"), "a run folder"),
         (("vocabulary", "none.txt"), "there is no such file"),
-        (("vocabulary", " , "), "there is no class in it"),
+        (("vocabulary", " , "), "CLASSES: there is no class in it"),
         (("vocabulary", "a1, b2", "--names", "sclip"), "none of a data set"),
         (("vocabulary", "toy", "--alike", "2"), "between 0 and 1"),
         (("vocabulary", "toy", "--model", "maskclop"), "Did you mean 'maskclip'?"),

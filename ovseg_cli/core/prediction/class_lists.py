@@ -105,19 +105,23 @@ def read_classes(classes: Names) -> list[list[str]]:
     return synonyms
 
 
-def split_classes(classes: Names) -> tuple[list[list[str]], str]:
+def split_classes(classes: Names, option: str = "--classes") -> tuple[list[list[str]], str]:
     """Cut a list into the names of each class, as they stand there, unchecked; and say where it stood.
+
+    Args:
+        classes: As in `parse_classes`.
+        option: Where they were typed, for messages.
 
     Raises:
         UsageError: A file that cannot be read or mixes commas into its lines, a text without any name.
     """
     if isinstance(classes, Path) or (isinstance(classes, str) and classes.strip().lower().endswith(".txt")):
         path = Path(classes) if isinstance(classes, Path) else Path(classes.strip())
-        return _read_file(path), str(path)
+        return _read_file(path, option), str(path)
     if isinstance(classes, str):
         if not classes.strip():
-            raise UsageError("--classes: there is no class in it.", _SHOW)
-        return [part.split("/") for part in classes.split(",")], "--classes"
+            raise UsageError(f"{option}: there is no class in it.", _SHOW)
+        return [part.split("/") for part in classes.split(",")], option
     return [_synonyms_of(item) for item in classes], "class names"
 
 
@@ -129,15 +133,15 @@ def _synonyms_of(item: str | Sequence[str]) -> list[str]:
     return list(item)
 
 
-def _read_file(path: Path) -> list[list[str]]:
+def _read_file(path: Path, option: str) -> list[list[str]]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError as error:
-        raise UsageError(f"--classes {path}: there is no such file.") from error
+        raise UsageError(f"{option} {path}: there is no such file.") from error
     except IsADirectoryError as error:
-        raise UsageError(f"--classes {path}: this is a folder, not a file of names.") from error
+        raise UsageError(f"{option} {path}: this is a folder, not a file of names.") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--classes {path}: cannot be read as UTF-8 text ({error}).") from error
+        raise UsageError(f"{option} {path}: cannot be read as UTF-8 text ({error}).") from error
     rows = []
     for number, line in enumerate(lines, 1):
         names = line.partition("#")[0].strip()

@@ -171,7 +171,14 @@ def of_overall_in_tables(result: Result) -> str:
 
 def of_iou_as_accuracy(result: Result) -> str:
     """ZegFormer's key holds another number."""
-    return f"The key holds the mean IoU; the accuracy of unseen pixels is {100 * result.metrics()['pAcc_unseen']:.1f}."
+    own = f"the accuracy of unseen pixels is {100 * result.metrics()['pAcc_unseen']:.1f}"
+    lacking = missing(result, result.class_sets.unseen)
+    nan = (
+        f", here NaN, since {named(result, lacking)} {'have' if len(lacking) > 1 else 'has'} no pixel"
+        if lacking
+        else ""
+    )
+    return f"The key holds the mean IoU{nan}; {own}."
 
 
 def taken(result: Result, unseen: bool) -> str:

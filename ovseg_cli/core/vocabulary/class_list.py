@@ -119,7 +119,7 @@ def _variant_of(run: Run | None, variants: Sequence) -> str | None:
 
 
 def _own_list(what: str) -> ClassList:
-    rows, where = split_classes(what)
+    rows, where = split_classes(what, "CLASSES")
     refused: list[Finding] = []
     texts: list[tuple[str, ...]] = []
     for number, row in enumerate(rows, 1):
