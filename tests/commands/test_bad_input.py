@@ -4,12 +4,13 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ovseg_cli.core.data import prepare as preparation
+from ovseg_cli.core.data.records import Records
 
 # name: (arguments, exit code, parts of the sentence)
 WRONG_WORDS = {
@@ -260,20 +261,20 @@ def test_two_processes_preparing_the_same_data(cli: Callable, tmp_path: Path) ->
 
 
 def test_interrupted_preparation_goes_on(cli: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = preparation.append
+    real = Records._add
     seen: list[str] = []
 
-    def stop_after_five(index: object, entry: object) -> None:
-        real(index, entry)
+    def stop_after_five(records: Records, stream: Any, entry: Any) -> None:
+        real(records, stream, entry)
         seen.append(entry.stem)
         if len(seen) == 5:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(preparation, "append", stop_after_five)
+    monkeypatch.setattr(Records, "_add", stop_after_five)
     root = str(tmp_path / "datasets")
     answer = cli("prepare", "toy", "--data-root", root, "--workers", "1")
     assert answer.code == 130 and "Traceback" not in answer.err
-    monkeypatch.setattr(preparation, "append", real)
+    monkeypatch.setattr(Records, "_add", real)
     assert cli("eval", "maskclip", "--data", "toy", "--data-root", root).code == 3
     done = cli("prepare", "toy", "--data-root", root, "--workers", "1", "--json")
     assert done.code == 0

@@ -132,7 +132,7 @@ def test_numbers_are_those_of_the_json(cli, pair, tmp_path):
     assert cli("report", *options, "--format", "html", "--limit", "0", "--out", "page.html").code == 0
     text = (tmp_path / "page.html").read_text()
     embedded = re.search(r'<script[^>]*type="application/json"[^>]*>(.*?)</script>', text, re.S)
-    assert embedded and json.loads(embedded[1])["tables"] == told["tables"]
+    assert embedded and json.loads(embedded[1])["tables"][: len(told["tables"])] == told["tables"]
 
 
 @pytest.mark.parametrize(

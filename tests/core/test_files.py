@@ -63,7 +63,8 @@ def test_ctrl_c_at_any_bytecode_leaves_the_old_file_or_the_new_and_nothing_else(
     for step in count(1):
         path.write_text("old")
         stopped = _interrupted_at(step, path)
-        gc.collect()
+        if len(list(tmp_path.iterdir())) > 1:
+            gc.collect()  # what the exception still held is closed
         assert [p.name for p in tmp_path.iterdir()] == ["a.txt"], f"stopped at bytecode {step}"
         seen.add(path.read_text())
         if not stopped:
