@@ -195,13 +195,15 @@ def _open(path: DataFile, error: type[OvsegError]) -> Image.Image:
         with _no_pillow_limit():
             return Image.open(path.open() if isinstance(path, ArchiveMember) else path, formats=_formats())
     except FileNotFoundError as problem:
-        raise error(f"{path}: there is no such file.") from problem
+        gone = f" (a link to {path.readlink()}, which is gone)" if isinstance(path, Path) and path.is_symlink() else ""
+        raise error(f"{path}: there is no such file{gone}.") from problem
     except IsADirectoryError as problem:
         raise error(f"{path}: this is a folder, not a picture.") from problem
     except PermissionError as problem:
         raise error(f"{path}: permission to read it is denied.", "Change its permissions.") from problem
     except UnidentifiedImageError as problem:
-        raise error(f"{path}: this is not a picture, or its format is unknown or damaged.") from problem
+        what = "this is not a picture, or its format is unknown or damaged"
+        raise error(f"{path}: {what}.", "Fetch it again, or remove it.") from problem
     except _DAMAGED as problem:
         raise error(f"{path}: the picture cannot be opened: {problem}.") from problem
 

@@ -44,7 +44,7 @@ class BrokenData(DataError):
         rest = f"; and {more} more" if more > 0 else ""
         where = f" (all: {listed})" if listed and more > 0 else ""
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        mend = f"{problems[0].mend} Then: {command}".strip()
+        mend = f"{problems[0].mend} Then: {command}" if problems[0].mend else f"Run: {command}"
         super().__init__(f"{name}: {count}: {shown}{rest}{where}.", mend)
 
     def __reduce__(self) -> tuple[object, ...]:
