@@ -91,6 +91,8 @@ def with_galleries(page: Page, rows: Sequence[Row], wish: PictureWish, folders: 
     budget = budget_beside(len(render(page).encode("utf-8")))
     making = Making(wish.limit, wish.names, budget, open_runtime(wish.gpus).device, folders, reporter)
     galleries, lacking = galleries_of(rows, making)
+    for why in lacking:
+        making.reporter.warn(why)
     return replace(page, galleries=tuple(galleries), notes=(*page.notes, *lacking))
 
 
