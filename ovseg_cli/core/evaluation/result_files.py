@@ -9,6 +9,7 @@ numbers, compressed with zlib, in base64: `lengths` (non-zero cells of each pict
 import base64
 import binascii
 import json
+import shlex
 import zlib
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from ovseg_cli.core.errors import DataError, UsageError
 from ovseg_cli.core.evaluation.count_table import CountTable
 from ovseg_cli.core.evaluation.results import Result
 from ovseg_cli.core.files import read_json, write_text
+from ovseg_cli.core.runs import CONFIG, is_run_path
 
 SCHEMA = 1
 KIND = "ovseg-result"
@@ -58,13 +60,22 @@ def load_result(path: Path) -> Result:
         DataError: The file is missing, cut off, changed, of another schema or no result at all.
         UsageError: It holds something else that a run keeps: named masks, an oracle.
     """
-    document = read_json(path, "the result file", _MEND)
+    again = _again(path)
+    document = read_json(path, "the result file", again)
     try:
         return from_document(document)
     except (DataError, UsageError) as error:
-        raise type(error)(f"{path}: {error.message}", error.mend) from error
+        raise type(error)(f"{path}: {error.message}", again if error.mend == _MEND else error.mend) from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{path}: this result is broken ({type(error).__name__}: {error}).", _MEND) from error
+        raise DataError(f"{path}: this result is broken ({type(error).__name__}: {error}).", again) from error
+
+
+def _again(path: Path) -> str:
+    """The command that makes a result anew: of the run that it lies in, where there is one."""
+    run = path.parent.parent
+    if not (run / CONFIG).is_file():
+        return _MEND
+    return f"{_MEND} {shlex.quote(str(run) if is_run_path(str(run)) else f'./{run}')}"
 
 
 def to_document(result: Result) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -93,6 +94,18 @@ def test_parts_add_up_to_the_whole():
 def test_results_that_do_not_belong_together_are_not_added(result, changes, message):
     with pytest.raises(UsageError, match=f"cannot be added: .*{message}"):
         result.merge(draw_result(**{"first": 100, **changes}))
+
+
+@pytest.mark.parametrize("text", ["{", '{"kind": "ovseg-result", "schema": 1}'])
+def test_broken_file_of_a_run_names_the_run_to_score_again(tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    path = Path("one run") / "results" / "r.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    (path.parent.parent / "config.toml").write_text("")
+    with pytest.raises(DataError) as caught:
+        Result.load(path)
+    assert caught.value.mend == "Run the evaluation again: ovseg eval './one run'"
 
 
 @pytest.mark.parametrize(("other", "what"), [(MaskResult, "named masks"), (OracleResult, "an oracle")])
