@@ -139,10 +139,11 @@ def _warn_about_unknown(clip: ClipModel, vocabulary: Vocabulary, reporter: Repor
         )
     of_background = sorted(set(clip.tokenizer.unknown(synonyms[place])) - set(of_classes)) if place is not None else []
     if of_background:
-        name = vocabulary.class_names[place or 0]
+        name, words = vocabulary.class_names[place or 0], synonyms[place or 0]
+        more = ", …" if len(words) > 3 else ""
+        among = f"'{name}' stands for {len(words)} words ({_few(words[:3])}{more}), and " if len(words) > 1 else ""
         reporter.warn(
-            f"'{name}' stands for {len(synonyms[place or 0])} words ({_few(synonyms[place or 0][:3])}, …), and "
-            f"{clip.name} was never trained on {_few(of_background)}: what becomes '{name}' by them means nothing"
+            f"{among}{clip.name} was never trained on {_few(of_background)}: what becomes '{name}' by this means nothing"
         )
     of_templates = clip.tokenizer.unknown([template.format("") for template in vocabulary.templates])
     if of_templates:
