@@ -143,7 +143,8 @@ def _warn_about_unknown(clip: ClipModel, vocabulary: Vocabulary, reporter: Repor
         more = ", …" if len(words) > 3 else ""
         among = f"'{name}' stands for {len(words)} words ({_few(words[:3])}{more}), and " if len(words) > 1 else ""
         reporter.warn(
-            f"{among}{clip.name} was never trained on {_few(of_background)}: what becomes '{name}' by this means nothing"
+            f"{among}{clip.name} was never trained on {_few(of_background)}: "
+            f"what becomes '{name}' by this means nothing"
         )
     of_templates = clip.tokenizer.unknown([template.format("") for template in vocabulary.templates])
     if of_templates:
