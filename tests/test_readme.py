@@ -90,7 +90,7 @@ def shorter(words: list[str]) -> list[str]:
         settings = dict(STEP)
         if "maft" in words and not superpixels:
             settings |= {f"host.{key}": value for key, value in STEP.items()} | {"proposals": "live"}
-        elif "maft" in words:
+        elif "maft" in words or ("pixelclip" in words and "--proposals" not in words):  # whose recipe says superpixels
             settings |= {f"proposal_settings.{key}": value for key, value in COARSE.items()}
     limit = ["--limit", "4"] if superpixels and words[0] in ("propose", "eval") else []
     return [*limit, *(part for key, value in settings.items() for part in ("--set", f"{key}={value}"))]
