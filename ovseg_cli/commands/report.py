@@ -38,7 +38,7 @@ def report(
         list[str],
         typer.Argument(
             metavar="RUN…",
-            help="Run folders, folders of seeds, result files, or `latest`.",
+            help="Run folders, folders of seeds, result files (of masks and oracles, too), or `latest`.",
             autocompletion=options.complete_model,
         ),
     ],
@@ -201,6 +201,13 @@ def report(
         views.show_report(tables, format, None)
         for path in drawn.pictures:
             console.say(f"wrote {path}")
+        return
+    from ovseg_cli.core.report.mask_reports import mask_tables
+
+    if found := mask_tables(results, split, absent):
+        others = {name: value for name, value in of_tables.items() if name not in ("--split", "--absent")}
+        _refuse({**others, "--format html": format == "html"}, "scores of label maps")
+        views.show_report(found, format, out)
         return
     places = folders(data_root, runs)
     asked = requests.ReportRequest(

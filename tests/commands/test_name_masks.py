@@ -65,6 +65,8 @@ def test_masks_of_another_run_are_named(cli, place):
     found = document(cli("eval", "maskclip", "--task", "masks", *FAST, "--proposals", run, "--json"))
     assert found["masks"]["source"] == "freeseg"
     assert found["scores"]["union"]["all"]["masks"] + found["left_out"] <= 12  # six queries a picture
+    again = cli("report", found["file"], "--format", "json")
+    assert again.code == 0 and '"title": "Mask classification"' in again.out, again.err
     both = document(cli("eval", "maskclip", "--task", "oracle", *FAST, "--proposals", run, "--json"))
     assert both["masks"]["digest"] == found["masks"]["digest"]
 

@@ -100,7 +100,7 @@ def from_document(document: Any) -> Result:
     if kind in OTHER_KINDS:
         raise UsageError(
             f"this file holds {OTHER_KINDS[kind]}, not scores of label maps.",
-            "Name the folder of its run: the page (--format html) and --figures show what else lies there.",
+            "Report it alone; the page of its run (--format html) and --figures show it, too.",
         )
     if kind != KIND:
         raise DataError("this is not a result of ovseg eval.", "Name a run folder, or a file in its results/ folder.")
