@@ -59,12 +59,12 @@ def test_cache_of_proposals_takes_the_place_of_changed_masks(cli, run, tmp_path,
     asked = ("report", run, *FIGURES, "--proposals", "superpixels", "--limit", "2", "--format", "json")
     live = cli(*asked)
     assert live.code == 0 and "ovseg propose superpixels" in " ".join(live.err.split()), live.err
-    measured = MaskSensitivity.load(run / "results" / f"{STEM}-proposals.json")
+    measured = MaskSensitivity.load(run / "results" / f"{STEM}-superpixels.json")
     assert {kind for region in measured.regions for kind in region.kinds} == {"proposal"}
     regions, proposals, pictures = json.loads(live.out)["tables"]
     assert [row["distance"] for row in pictures["rows"]] == [one.distance for one in measured.pictures]
     assert proposals["rows"][0]["distance"] == pytest.approx(np.mean([row["distance"] for row in pictures["rows"]]))
-    assert len(regions["rows"]) == 2 and len(list(run.glob(f"{STEM}-proposals*.png"))) == 3
+    assert len(regions["rows"]) == 2 and len(list(run.glob(f"{STEM}-superpixels*.png"))) == 3
     made = cli("propose", "superpixels", "--data", "toy", "--subset", "val", "--limit", "2", "--workers", "1")
     assert made.code == 0, made.err
     assert cli(*asked).out == live.out, "masks of the cache are those that were made on the way"

@@ -92,7 +92,7 @@ def _source_of(
 
 
 def _stem(pictures: Pictures, source: MaskSource | None) -> str:
-    return pictures.stem(MEASURED) + ("-proposals" if source else "")
+    return pictures.stem(MEASURED) + (f"-{source.name}" if source else "")
 
 
 def draw_mask_sensitivity(
