@@ -1,5 +1,6 @@
 """The rows of conventions that change what is predicted: numbers of another result, or the command that makes them."""
 
+import shlex
 from collections.abc import Callable, Sequence
 from functools import cache
 
@@ -89,7 +90,7 @@ def related_rows(result: Result, others: Sequence[Result], model: str) -> list[R
         has = result.background is None
         convention = f"background {'in' if has else 'out'}: {name}"
         if not found:
-            command = f"ovseg eval {model} --data {name}"
+            command = shlex.join(["ovseg", "eval", model, "--data", name])
             rows.append(Row(f"data-{name}", convention, _USED[has], {}, f"Not scored yet: {command}", command))
             continue
         other = max(found, key=lambda one: (_likeness(one, result), one.created))
