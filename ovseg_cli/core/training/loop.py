@@ -90,9 +90,9 @@ class _Loop:
             self.progress = self.position.restore()
         else:
             self._begin()
-        log = self.group.on_main(lambda: MetricsLog(self.folder / LOG, self.progress.step, self.progress.evaluated))
         self.task.train_mode()
-        with stop_between_steps(self.group.launcher) as stop:
+        with stop_between_steps(self.group.launcher) as stop:  # whoever sees a log can stop what writes it
+            log = self.group.on_main(lambda: MetricsLog(self.folder / LOG, self.progress.step, self.progress.evaluated))
             self._evaluate_when_due(log, stop)  # a kill may have come before the evaluation that follows a checkpoint
             with self._batches() as stream:
                 for own in stream:
