@@ -13,12 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.finished import open_finished
 from benchmarks.measure import print_table
-from ovseg_cli.core.data.dataset import PreparedData, SegmentationData
-from ovseg_cli.core.data.find import find_data
-from ovseg_cli.core.methods.build import build_method, choose_model
+from ovseg_cli.core.data.dataset import SegmentationData
 from ovseg_cli.core.methods.one_stage import OneStageMethod
-from ovseg_cli.core.methods.texts import default_templates, method_text
 from ovseg_cli.core.runtime import Folders, folders
 from ovseg_cli.core.types import TextFeatures
 
@@ -46,20 +44,15 @@ def confusion(
 
 def measure(run: str, data: str, count: int, places: Folders) -> tuple[str, ...]:
     """Return a row of the table."""
-    choice = find_data(data, None, places)
-    pictures = PreparedData.open(choice.spec, places).subset("train", None)
-    method = build_method(choose_model(run, places.runs, choice.spec))
-    vocabulary = choice.spec.vocabulary(
-        choice.split, default_templates(type(method), choice.spec.preset.templates, choice.spec.name)
-    )
-    unseen = torch.tensor(vocabulary.unseen_ids)
-    found, total = confusion(method, method_text(method, vocabulary), pictures, unseen, count)
+    opened = open_finished(run, data, "train", places)
+    unseen = torch.tensor(opened.vocabulary.unseen_ids)
+    found, total = confusion(opened.method, opened.text, opened.pictures, unseen, count)
     of_unseen, by_name = found[unseen], found.sum(0)
     right = of_unseen.diagonal().sum() / of_unseen.sum()
     best = int(by_name.argmax())
     shares = (found.sum() / total, found[-1].sum() / found.sum(), right, by_name[best] / by_name.sum())
     percent = [f"{100 * float(share):.1f} %" for share in shares]
-    return run, *percent[:3], vocabulary.class_names[int(unseen[best])], percent[3]
+    return run, *percent[:3], opened.vocabulary.class_names[int(unseen[best])], percent[3]
 
 
 def main() -> None:

@@ -12,11 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from benchmarks.finished import open_finished
 from benchmarks.measure import print_table
-from ovseg_cli.core.data.dataset import PreparedData
-from ovseg_cli.core.data.find import find_data
-from ovseg_cli.core.methods.build import build_method, choose_model
-from ovseg_cli.core.methods.texts import default_templates, method_text
 from ovseg_cli.core.nn.descriptors import AttentionConcatLearner, Descriptor, SelfAttentionLearner
 from ovseg_cli.core.runtime import Folders, folders
 
@@ -32,18 +29,12 @@ def share(queries: Tensor) -> float:
 @torch.no_grad()
 def measure(run: str, data: str, count: int, places: Folders) -> tuple[str, ...]:
     """Return a row of the table."""
-    choice = find_data(data, None, places)
-    pictures = PreparedData.open(choice.spec, places).subset("val", None)
-    method = build_method(choose_model(run, places.runs, choice.spec))
-    vocabulary = choice.spec.vocabulary(
-        choice.split, default_templates(type(method), choice.spec.preset.templates, choice.spec.name)
-    )
-    text = method_text(method, vocabulary)
-    (learner,) = (part for part in method.modules() if isinstance(part, LEARNERS))
+    opened = open_finished(run, data, "val", places)
+    (learner,) = (part for part in opened.method.modules() if isinstance(part, LEARNERS))
     seen: list[tuple[Tensor, ...]] = []
     hook = learner.register_forward_pre_hook(lambda _, given: seen.append(given))
-    for index in range(min(count, len(pictures))):
-        method.predict([torch.tensor(pictures.image(index)).permute(2, 0, 1)], text)
+    for index in range(min(count, len(opened.pictures))):
+        opened.method.predict([torch.tensor(opened.pictures.image(index)).permute(2, 0, 1)], opened.text)
     hook.remove()
     trained = share(torch.cat([learner(*given) for given in seen]))
     torch.manual_seed(0)

@@ -5,6 +5,7 @@ The base of `MaskResult` and `OracleResult`, which say what is readable and whic
 """
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ _TUPLES = ("notes", "class_names", "unseen")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class MasksFile(Facts):
+class MasksFile(Facts, ABC):
     """One evaluation of one model on the masks of one data set.
 
     Attributes:
@@ -63,18 +64,18 @@ class MasksFile(Facts):
             **own,
         )
 
+    @abstractmethod
     def summary(self) -> dict[str, Any]:
         """Return scores as JSON values."""
-        raise NotImplementedError
 
+    @abstractmethod
     def packed(self) -> dict[str, Any]:
         """Return names of pictures and packed arrays as JSON values."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def unpacked(cls, document: Mapping[str, Any], num_classes: int) -> dict[str, Any]:
         """Return the fields that `packed` holds; raises ValueError where they do not fit together."""
-        raise NotImplementedError
 
     @property
     def groups(self) -> tuple[str, ...]:
